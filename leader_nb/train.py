@@ -1,0 +1,259 @@
+"""Train a denoiser on a folder of photographs: resumable, checkpointed, with an exponential moving average.
+
+The loss is EDM's (Karras et al. 2022, Eq. 108): E ||D(x0 + sigma n; sigma) - x0||^2 / c_out(sigma)^2, with sigma drawn
+log-normally where restoration happens and, one time in five, log-uniformly over the whole range the schedule needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from leader_nb.errors import InputError
+from leader_nb.networks import Denoiser, UNetConfig
+from leader_nb.networks.files import save_denoiser
+from leader_nb.networks.unet import preconditioning
+
+SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
+SIGMA_RANGE = (0.002, 160.0)
+CHECK_SIGMAS = (15, 25, 50)  # of 255
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows whichever is nearer."""
+
+    images: str
+    out: str
+    network: UNetConfig = field(default_factory=UNetConfig)
+    steps: int = 20000
+    minutes: float = 0.0
+    batch: int = 16
+    crop: int = 64
+    lr: float = 2e-3
+    warmup: int = 200
+    cooldown: float = 0.6
+    ema: float = 0.999
+    seed: int = 0
+    device: str = "cpu"
+    bf16: bool = True
+    save_every: int = 500
+
+
+@dataclass
+class TrainState:
+    """Everything a killed run needs to go on exactly: networks, optimisers, generator, clock, history."""
+
+    model: Denoiser
+    ema: Denoiser
+    optimizers: list[torch.optim.Optimizer]
+    rng: np.random.Generator
+    step: int = 0
+    elapsed: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def pack(self) -> dict[str, object]:
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "history": json.dumps(self.history),
+        }
+
+    def unpack(self, saved: dict) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.ema.load_state_dict(saved["ema"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.rng.bit_generator.state = json.loads(saved["rng"])
+        self.step, self.elapsed, self.history = saved["step"], saved["elapsed"], json.loads(saved["history"])
+
+
+def training_files(images: str | Path) -> list[Path]:
+    """The image files of a folder; if a `photos.csv` with columns file, split lies in or beside it, only its train split."""
+    folder = Path(images)
+    if not folder.is_dir():
+        raise InputError(f"images: no folder at {folder}")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".tif"})
+    for table in (folder / "photos.csv", folder.parent / "photos.csv"):
+        if table.is_file():
+            with open(table, newline="") as file:
+                train = {row["file"] for row in csv.DictReader(file) if row["split"] == "train"}
+            files = [p for p in files if p.name in train]
+            break
+    if len(files) < 2:
+        raise InputError(f"images: {folder} has {len(files)} training images; at least 2 are needed")
+    return files
+
+
+def pyramid(path: Path, crop: int) -> list[np.ndarray]:
+    """One photograph at every scale whose shorter side still holds a crop: uint8 arrays (h, w, 3)."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    sizes = [(round(rgb.width * s), round(rgb.height * s)) for s in SCALES]
+    return [np.asarray(rgb.resize(s, Image.Resampling.LANCZOS)) for s in sizes if min(s) >= crop]
+
+
+def draw_crops(photos: list[list[np.ndarray]], config: TrainConfig, rng: np.random.Generator) -> Tensor:
+    """(batch, 3, crop, crop) in [-1, 1]: a photograph, a scale and a place at random, mirrored half the time."""
+    crops = []
+    for _ in range(config.batch):
+        levels = photos[rng.integers(len(photos))]
+        image = levels[rng.integers(len(levels))]
+        top, left = (rng.integers(side - config.crop + 1) for side in image.shape[:2])
+        crop = image[top : top + config.crop, left : left + config.crop]
+        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def draw_sigma(count: int, rng: np.random.Generator) -> Tensor:
+    """(count,) noise levels for [-1, 1] images."""
+    usual = np.exp(rng.normal(-1.5, 1.1, count))
+    low, high = np.log(SIGMA_RANGE)
+    wide = np.exp(rng.uniform(low, high, count))
+    return torch.from_numpy(np.where(rng.random(count) < 0.2, wide, usual)).float().clamp(*SIGMA_RANGE)
+
+
+def edm_loss(model: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Mean over the batch of ||D(x0 + sigma n; sigma) - x0||^2 / (c_out^2 N)."""
+    s = sigma.view(-1, 1, 1, 1)
+    error = model(x0 + s * noise, sigma) - x0
+    return (error / preconditioning(s)[1]).square().mean()
+
+
+def make_optimizers(model: Denoiser, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices inside the network, Adam for its ends and its biases."""
+    ends = ("net.head", "net.tail")
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and not n.startswith(ends)]
+    outer = [p for n, p in model.named_parameters() if p.ndim != 2 or n.startswith(ends)]
+    muon = torch.optim.Muon(inner, lr=config.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(outer, lr=config.lr, weight_decay=0.0, betas=(0.9, 0.99))]
+
+
+def learning_rate(progress: float, step: int, config: TrainConfig) -> float:
+    """Warm up, hold, then fall linearly to zero over the last `cooldown` of the run."""
+    return config.lr * min(1.0, (step + 1) / config.warmup) * min(1.0, (1 - progress) / config.cooldown)
+
+
+def build_state(config: TrainConfig) -> TrainState:
+    torch.manual_seed(config.seed)
+    model = Denoiser(config.network).to(config.device, memory_format=torch.channels_last)
+    ema = copy.deepcopy(model).requires_grad_(False)
+    return TrainState(model, ema, make_optimizers(model, config), np.random.default_rng(config.seed))
+
+
+def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig) -> float:
+    """One optimisation step on one batch; returns its loss."""
+    x0 = draw_crops(photos, config, state.rng).to(config.device)
+    sigma = draw_sigma(config.batch, state.rng).to(config.device)
+    noise = torch.from_numpy(state.rng.standard_normal(x0.shape, dtype=np.float32)).to(config.device)
+    with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.bf16):
+        loss = edm_loss(state.model, x0, sigma, noise)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    decay = min(config.ema, (state.step + 1) / (state.step + 10))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.ema.parameters()), list(state.model.parameters()), 1 - decay)
+    return loss.item()
+
+
+@torch.no_grad()
+def validation_psnr(model: Denoiser, images: Tensor, level: int) -> float:
+    """Mean PSNR in dB of denoising `images` (B, 3, H, W) at sigma = level / 255 of [0, 1], with fixed noise."""
+    sigma = 2 * level / 255
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(level)).to(images)
+    out = model(images + sigma * noise, torch.full((len(images),), sigma, device=images.device))
+    mse = ((out.clamp(-1, 1) - images) / 2).square().mean(dim=(1, 2, 3))
+    return (-10 * mse.log10()).mean().item()
+
+
+def validation_images(photos: list[list[np.ndarray]], size: int = 128) -> Tensor:
+    """Centre crops (n, 3, size, size) of the held-out photographs, at the first scale."""
+    crops = []
+    for levels in photos:
+        h, w = levels[0].shape[:2]
+        top, left = max(0, (h - size) // 2), max(0, (w - size) // 2)
+        crops.append(levels[0][top : top + size, left : left + size])
+    size = min(min(c.shape[:2]) for c in crops)
+    return torch.from_numpy(np.stack([c[:size, :size] for c in crops])).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_checkpoint(path: Path, state: TrainState) -> None:
+    partial = path.with_name(path.name + ".part")
+    torch.save(state.pack(), partial)
+    os.replace(partial, path)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train (or resume) to the end; returns the path of the weights, `out`/denoiser.safetensors.
+
+    One photograph in twelve is held out for validation. `out` also gets checkpoint.pt and history.json.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    levels = [pyramid(p, config.crop) for p in tqdm(training_files(config.images), desc="photos", leave=False)]
+    usable = [p for p in levels if p]
+    if len(usable) < 2:
+        raise InputError(f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images")
+    held_out, photos = usable[::12], [p for i, p in enumerate(usable) if i % 12]
+    state = build_state(config)
+    if (out / "checkpoint.pt").is_file():
+        state.unpack(torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device))
+    check = validation_images(held_out).to(config.device)
+    for _ in run(state, photos, check, config):
+        save_checkpoint(out / "checkpoint.pt", state)
+        (out / "history.json").write_text(json.dumps(state.history))
+    recipe = json.dumps({k: v for k, v in asdict(config).items() if k not in {"images", "out"}})
+    path = out / "denoiser.safetensors"
+    save_denoiser(path, state.ema, {"recipe": recipe, "steps": str(state.step)}, torch.float16)
+    return path
+
+
+def run(
+    state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config: TrainConfig
+) -> Iterator[dict[str, float]]:
+    """Train to the end, yielding a row of history every `save_every` steps (the moments to save at)."""
+    losses: list[float] = []
+    last = time.perf_counter()
+    with tqdm(total=config.steps, initial=state.step, desc="train", mininterval=5) as bar:
+        while (progress := _progress(state, config)) < 1:
+            for optimizer in state.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(progress, state.step, config)
+            losses.append(train_step(state, photos, config))
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(f"loss is {losses[-1]} at step {state.step}; lower --lr and resume")
+            now = time.perf_counter()
+            state.step, state.elapsed, last = state.step + 1, state.elapsed + now - last, now
+            bar.update()
+            if state.step % config.save_every == 0 or _progress(state, config) >= 1:
+                row = {"step": state.step, "minutes": state.elapsed / 60, "loss": sum(losses) / len(losses)}
+                row |= {f"psnr{s}": validation_psnr(state.ema, check, s) for s in CHECK_SIGMAS}
+                losses.clear()
+                state.history.append(row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", psnr25=f"{row['psnr25']:.2f}")
+                yield row
+
+
+def _progress(state: TrainState, config: TrainConfig) -> float:
+    by_time = state.elapsed / 60 / config.minutes if config.minutes else 0.0
+    return max(state.step / config.steps, by_time)

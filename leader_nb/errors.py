@@ -1,1 +1,33 @@
-class InputError(ValueError): pass
+"""Mistakes a reader can mend, each said in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: names the argument, what was given and what would work.
+
+    The command line prints the one line and exits with status 2; in a notebook it is an ordinary `ValueError`.
+    """
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line and not too long; its kind where it says nothing."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that reads most like `name`, capitals aside, or None where nothing comes close."""
+    folded = {choice.casefold(): choice for choice in choices}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return folded[close[0]] if close else None
+
+
+def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
+    """The error (returned, not raised) for a `name` that is none of the `choices` of this `kind`."""
+    choices = tuple(choices)
+    close = nearest(name, choices) if isinstance(name, str) else None
+    hint = f"did you mean {close!r}? " if close else ""
+    return InputError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(choices)}")

@@ -1,6 +1,6 @@
 """A fully convolutional U-Net denoiser D(x, sigma), preconditioned as in EDM (Karras et al. 2022, Table 1).
 
-Norm-free on purpose: statistics taken over an image would tie the result to its size. Time enters through 1x1
+Normalisation is per pixel: statistics taken over an image would tie the result to its size. Time enters through 1x1
 convolutions, which (unlike `nn.Linear`) give each image of a batch the bits it would have alone.
 """
 
@@ -49,7 +49,7 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv(silu(film(conv(silu(x))))): a pre-activated residual block modulated by the noise level."""
+    """x + conv(silu(film(conv(silu(norm(x)))))): a pre-activated residual block modulated by the noise level."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,8 +57,13 @@ class Block(nn.Module):
         self.conv2 = Conv(width, width, gain=0.1)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        h = torch.addcmul(shift, self.conv1(F.silu(x)), scale)
+        h = torch.addcmul(shift, self.conv1(F.silu(pixel_norm(x))), scale)
         return x + self.conv2(F.silu(h))
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Each pixel's channels divided by their root mean square: local, so that no size or neighbour in the batch matters."""
+    return F.rms_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-4).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):

@@ -1,0 +1,173 @@
+"""The loop: a prior, a host and LEADer's plug-ins, walked down a grid of times. Every image of the batch has its own clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from leader_nb.errors import InputError
+from leader_nb.noise import Noise, noise_for
+from leader_nb.priors import Belief, Meter, Prior
+from leader_nb.problem import Problem
+from leader_nb.samplers.base import Sampler
+from leader_nb.schedule import check_grid
+from leader_nb.steps import Uniform
+from leader_nb.tree import Tree, put, rows
+
+
+class Covariance(Protocol):
+    def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]: ...
+
+
+class StepRule(Protocol):
+    def init(self, length: int, batch: int) -> Tree: ...
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
+
+
+Modulate = Callable[[Belief, Tensor, Problem], Belief]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One turn of the loop, for the images that took part in it.
+
+    index  (b,) which images of the batch;   k, t  (b,) grid position and raw time;   s  (b,) raw time reached
+    belief  the prior's, before modulation;  cov  its variance map or None;   x0y  the clean image given y;   x  state at s
+    """
+
+    index: Tensor
+    k: Tensor
+    t: Tensor
+    s: Tensor
+    belief: Belief
+    cov: Tensor | None
+    x0y: Tensor
+    x: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """image (B, C, H, W), not clamped;  cov: the last variance map;  nfe, backward (B,): calls made for each image.
+
+    `times` lists the raw times each image visited; `seconds` is wall time, `network_seconds` the part inside the prior.
+    """
+
+    image: Tensor
+    cov: Tensor | None
+    nfe: Tensor
+    backward: Tensor
+    seconds: float
+    times: tuple[tuple[int, ...], ...] = field(default=())
+
+
+def trajectory(
+    problem: Problem,
+    prior: Prior,
+    sampler: Sampler,
+    *,
+    grid: int | Sequence[int] = 100,
+    noise: Noise | None = None,
+    covariance: Covariance | None = None,
+    modulate: Modulate | None = None,
+    steps: StepRule | None = None,
+    meter: Meter | None = None,
+) -> Iterator[State]:
+    """The states of a restoration, one per turn: iterate, plot, break out. Arguments are checked at the call.
+
+    `grid`: the number of steps T (the host's own spacing), or raw times; `covariance`, `modulate`, `steps`: LEADer's
+    plug-ins, see :func:`leader_nb.leader`. Images that finish early leave the batch, so that a skipped call is time saved.
+    """
+    times = sampler.default_steps(grid) if isinstance(grid, int) else tuple(grid)
+    times = check_grid(times, prior.schedule)
+    if modulate is not None and covariance is None:
+        raise InputError("modulate: it needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+    smallest = min(problem.operator.image_shape[1:])
+    if smallest < prior.minimum:
+        raise InputError(f"image: its shorter side is {smallest} px; the prior {prior.name!r} needs at least {prior.minimum}")
+    run = _Run(
+        problem,
+        prior.metered(meter or Meter.of(len(problem))),
+        sampler,
+        torch.tensor([-1, *reversed(times)]),
+        noise or noise_for(len(problem)),
+        covariance,
+        modulate,
+        steps or Uniform(),
+    )
+    return run.states()
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    problem: Problem
+    prior: Prior
+    sampler: Sampler
+    clock: Tensor  # (T + 1,) raw time at each position; position 0 is the clean image
+    noise: Noise
+    covariance: Covariance | None
+    modulate: Modulate | None
+    steps: StepRule
+
+    def states(self) -> Iterator[State]:
+        batch, length = len(self.problem), len(self.clock) - 1
+        x, carry = self.sampler.init(self.problem, self.noise)
+        state: Tree = {"x": x, "k": torch.full((batch,), length), "visits": torch.zeros(batch, length + 1).short()}
+        parts = {"carry": carry, "memory": {}, "memo": self.steps.init(length, batch)}
+        while (state["k"] > 0).any():
+            index = (state["k"] > 0).nonzero().flatten()
+            if len(index) == batch:
+                turn, state, parts = self.turn(index, state, parts)
+            else:
+                turn, part, new = self.rows(index).turn(index, rows(state, index), {n: rows(p, index) for n, p in parts.items()})
+                state = put(state, index, part)
+                parts = {n: put(parts[n], index, new[n]) for n in parts}
+            yield turn
+
+    def rows(self, index: Tensor) -> _Run:
+        """The same run for some of the images."""
+        prior = replace(self.prior, meter=self.prior.meter.rows(index)) if self.prior.meter else self.prior
+        return replace(self, problem=self.problem.rows(index), prior=prior, noise=self.noise.rows(index))
+
+    def turn(self, index: Tensor, state: Tree, parts: dict[str, Tree]) -> tuple[State, Tree, dict[str, Tree]]:
+        """Algorithm 1, lines 3-18, on any host."""
+        k, t = state["k"], self.clock[state["k"]]
+        belief = self.prior(state["x"], t, self.sampler.needs_gradient)  # Eqs. 2, 9
+        memory = dict(parts["memory"])
+        injected = memory.pop("injected", None)
+        cov = None
+        if self.covariance is not None:
+            cov, memory = self.covariance.update(belief, injected, memory)  # Eq. 10
+        k_next, memo = self.steps.next(k, cov, parts["memo"])  # Eqs. 17-19
+        guided = self.modulate(belief, cov, self.problem) if self.modulate and cov is not None else belief  # Eqs. 11-15
+        s, visits = self.clock[k_next], state["visits"].clone()
+        here = visits.gather(1, k_next[:, None])
+        noise = self.noise.at(s, here.flatten())
+        out = self.sampler.step(guided, s, self.problem, noise, parts["carry"])  # the host, untouched: Eqs. 20-21
+        if self.covariance is not None and out.injected is not None:
+            memory = {**memory, "injected": out.injected}
+        after = {"x": out.x, "k": k_next, "visits": visits.scatter(1, k_next[:, None], here + 1)}
+        turn = State(index, k, t, s, belief, cov, out.x0y, out.x)
+        return turn, after, {"carry": out.carry, "memory": memory, "memo": memo}
+
+
+def restore(problem: Problem, prior: Prior, sampler: Sampler, *, on_state: Callable[[State], None] | None = None, **options) -> Result:
+    """Run :func:`trajectory` to its end. `options` are its keywords; `on_state` sees every state (for a progress bar)."""
+    meter = options.pop("meter", None) or Meter.of(len(problem))
+    start = time.perf_counter()
+    image: Tree = {}
+    times: list[list[int]] = [[] for _ in range(len(problem))]
+    for state in trajectory(problem, prior, sampler, meter=meter, **options):
+        last = {"image": state.x} if state.cov is None else {"image": state.x, "cov": state.cov}
+        image = last if len(state.index) == len(problem) else put(image, state.index, last)
+        for i, t in zip(state.index.tolist(), state.t.tolist(), strict=True):
+            times[i].append(t)
+        if on_state is not None:
+            on_state(state)
+    seconds = time.perf_counter() - start
+    return Result(image["image"], image.get("cov"), meter.nfe, meter.backward, seconds, tuple(map(tuple, times)))

@@ -1,0 +1,70 @@
+"""Operators that act pixel by pixel: denoising, inpainting, colour to grey."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leader_nb.operators.base import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Operator):
+    """Keep the pixels where `s` is 1 and lose the others: U = V = I. A mask of ones is plain denoising."""
+
+    def V(self, c: Tensor) -> Tensor:
+        return c
+
+    Vt = U = Ut = V
+
+
+@dataclass(frozen=True, eq=False)
+class Grey(Operator):
+    """y = (r + g + b) / 3: a rotation of the colour axes, of which only the grey one (s = 1 / sqrt 3) is kept."""
+
+    @property
+    def measurement_shape(self) -> tuple[int, int, int]:
+        return (1, *self.image_shape[1:])
+
+    def V(self, c: Tensor) -> Tensor:
+        return torch.stack([sum(float(w) * c[:, j] for j, w in enumerate(row)) for row in COLOUR_AXES], dim=1)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        columns = zip(*COLOUR_AXES, strict=True)
+        return torch.stack([sum(float(w) * x[:, j] for j, w in enumerate(column)) for column in columns], dim=1)
+
+    def U(self, c: Tensor) -> Tensor:
+        return c[:, :1]
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return torch.cat([y, torch.zeros_like(y), torch.zeros_like(y)], dim=1)
+
+
+# Columns: grey, red against green, yellow against blue; an orthogonal matrix.
+COLOUR_AXES = (
+    (3**-0.5, 2**-0.5, 6**-0.5),
+    (3**-0.5, -(2**-0.5), 6**-0.5),
+    (3**-0.5, 0.0, -2 * 6**-0.5),
+)
+
+
+def denoising(shape: tuple[int, int, int], like: Tensor) -> Mask:
+    """A = I on images of `shape` (C, H, W)."""
+    ones = torch.ones((1, 1, *shape[1:]), dtype=like.dtype, device=like.device)
+    return Mask(ones, ones.bool(), shape)
+
+
+def inpainting(keep: Tensor, shape: tuple[int, int, int], like: Tensor) -> Mask:
+    """Keep the pixels where `keep` (1 or B, 1 or C, H, W) is true."""
+    keep = keep.to(like.device).bool()
+    return Mask(keep.to(like.dtype), keep, shape)
+
+
+def grey(shape: tuple[int, int, int], like: Tensor) -> Grey:
+    """Colour (3, H, W) to grey (1, H, W)."""
+    s = torch.zeros((1, 3, 1, 1), dtype=like.dtype, device=like.device)
+    s[:, 0] = 3**-0.5
+    s = s.expand(1, 3, *shape[1:]).contiguous()
+    return Grey(s, s > 0, shape)

@@ -1,0 +1,158 @@
+"""Priors: anything that denoises, put on the schedule, answering with a Belief about the clean image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from leader_nb.equations import predicted_noise, tweedie
+from leader_nb.errors import InputError
+from leader_nb.networks.unet import Denoiser
+from leader_nb.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says about x_t: its noise `eps` or the clean image `x0` (safer at high noise), both (B, C, H, W).
+
+    `variance` is the raw output of a learned variance head, where there is one.
+    """
+
+    eps: Tensor | None = None
+    x0: Tensor | None = None
+    variance: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Meter:
+    """Counts network calls and backward passes for each image, (B,) each: the one place where a run keeps a tally."""
+
+    nfe: Tensor
+    backward: Tensor
+    index: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: int) -> Meter:
+        return cls(torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long))
+
+    def rows(self, index: Tensor) -> Meter:
+        """The same tally, of some images of the batch."""
+        return replace(self, index=index if self.index is None else self.index[index])
+
+    def count(self, nfe: int = 0, backward: int = 0) -> None:
+        rows = slice(None) if self.index is None else self.index
+        self.nfe[rows] += nfe
+        self.backward[rows] += backward
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """`predict(x_t, t, schedule)` on a schedule. Calling it gives a :class:`Belief` and costs one NFE per image.
+
+    `minimum` is the least image side, in pixels, that the network can take.
+    """
+
+    predict: Callable[[Tensor, Tensor, Schedule], Prediction]
+    schedule: Schedule = field(default_factory=Schedule)
+    meter: Meter | None = None
+    minimum: int = 1
+    name: str = "prior"
+
+    def __call__(self, x_t: Tensor, t: Tensor, gradient: bool = False) -> Belief:
+        """The belief about x0 given x_t (B, C, H, W) at raw times t (B,); with `gradient`, its vjp needs no second call."""
+        if self.meter is not None:
+            self.meter.count(nfe=1)
+        leaf = x_t.detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            said = self.predict(leaf, t, self.schedule)
+            abar = self.schedule.abar(t, x_t)
+            eps, x0 = complete(said, leaf, abar)
+        graph = (leaf, x0) if gradient else None
+        return Belief(self, x_t, t, abar, eps.detach(), x0.detach(), said.variance, graph)
+
+    def metered(self, meter: Meter) -> Prior:
+        """The same prior, counting its calls on `meter`."""
+        return replace(self, meter=meter)
+
+
+def complete(said: Prediction, x_t: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
+    """(eps, x0) from whichever the network gave, in the dtype of x_t."""
+    if said.x0 is not None:
+        x0 = said.x0.to(x_t.dtype)
+        return predicted_noise(x_t, x0, abar), x0
+    if said.eps is None:
+        raise InputError("predict: it returned neither eps nor x0; set one of them in its Prediction")
+    eps = said.eps.to(x_t.dtype)
+    return eps, tweedie(x_t, eps, abar)
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What the prior believes about x0 given x_t.
+
+    x_t, eps, x0  (B, C, H, W);  t (B,) raw times;  abar (B, 1, 1, 1);  x0 = E[x0 | x_t]
+    """
+
+    prior: Prior
+    x_t: Tensor
+    t: Tensor
+    abar: Tensor
+    eps: Tensor
+    x0: Tensor
+    variance: Tensor | None = None
+    graph: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.prior.schedule
+
+    @property
+    def sigma(self) -> Tensor:
+        """sigma_bar = sqrt((1 - abar) / abar), (B, 1, 1, 1)."""
+        return self.schedule.sigma(self.t, self.x_t)
+
+    @property
+    def xbar(self) -> Tensor:
+        """x_t / sqrt(abar) = x0 + sigma_bar eps, (B, C, H, W)."""
+        return self.x_t / self.abar.sqrt()
+
+    def evaluate(self, x: Tensor, t: Tensor | None = None, gradient: bool = False) -> Belief:
+        """The belief at another x (and time): one more NFE."""
+        return self.prior(x, self.t if t is None else t, gradient)
+
+    def vjp(self, v: Tensor) -> Tensor:
+        """(d x0 / d x_t)^T v, (B, C, H, W): one backward pass, and one NFE unless the belief kept its graph."""
+        belief = self if self.graph is not None else self.evaluate(self.x_t, gradient=True)
+        assert belief.graph is not None
+        if self.prior.meter is not None:
+            self.prior.meter.count(backward=1)
+        leaf, x0 = belief.graph
+        return torch.autograd.grad(x0, leaf, v, retain_graph=True)[0]
+
+
+def network_prior(denoiser: Denoiser, schedule: Schedule | None = None, name: str = "network") -> Prior:
+    """A prior from a sigma-conditioned network D(x, sigma): x0 = D(x_t / sqrt(abar), sigma_bar(t))."""
+
+    def predict(x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        parameter = next(denoiser.parameters())
+        if x_t.shape[1] != denoiser.config.channels:
+            raise InputError(f"x: it has {x_t.shape[1]} channels; the prior {name!r} takes {denoiser.config.channels}")
+        xbar = (x_t / schedule.abar(t, x_t).sqrt()).to(parameter.dtype)
+        x0 = denoiser(xbar, schedule.sigma(t, x_t).to(parameter.dtype).flatten())
+        return Prediction(x0=x0)
+
+    return Prior(predict, schedule or Schedule(), minimum=denoiser.minimum, name=name)
+
+
+def eps_prior(eps: Callable[[Tensor, Tensor], Tensor], schedule: Schedule | None = None, name: str = "eps") -> Prior:
+    """A prior from a function eps(x_t, t) of raw times, as most published networks are; six channels carry a variance."""
+
+    def predict(x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        out = eps(x_t, t)
+        channels = x_t.shape[1]
+        return Prediction(eps=out[:, :channels], variance=out[:, channels:] if out.shape[1] > channels else None)
+
+    return Prior(predict, schedule or Schedule(), name=name)

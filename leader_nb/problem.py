@@ -1,0 +1,59 @@
+"""The problem: y = A x + sigma_y z, on images in [-1, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from leader_nb.errors import InputError
+from leader_nb.noise import Noise
+from leader_nb.operators.base import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A measurement y (B, c, h, w) of images (B, C, H, W), its operator, and its noise level.
+
+    `sigma_y` is (B,) float64 in [-1, 1] units: the user's sigma (for [0, 1] images), doubled once by :func:`measure`.
+    """
+
+    y: Tensor
+    operator: Operator
+    sigma_y: Tensor
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(self.y).all():
+            raise InputError("y: the measurement holds NaN or infinite values; mask them out before restoring")
+        expected = self.operator.measurement_shape
+        if self.y.ndim != 4 or tuple(self.y.shape[1:]) != expected:
+            raise InputError(f"y: got shape {tuple(self.y.shape)}; this operator measures (B, {', '.join(map(str, expected))})")
+        if self.sigma_y.shape != (len(self.y),) or (self.sigma_y < 0).any():
+            raise InputError(f"sigma_y: got {self.sigma_y.tolist()}; give one non-negative number per image ({len(self.y)})")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def noise_level(self) -> Tensor:
+        """sigma_y as (B, 1, 1, 1) in the dtype of y."""
+        return self.sigma_y.to(self.y).view(-1, 1, 1, 1)
+
+    def rows(self, index: Tensor) -> Problem:
+        """The problems of some images of the batch."""
+        return replace(self, y=self.y[index], operator=self.operator.rows(index), sigma_y=self.sigma_y[index])
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Root mean square of A x - y over the measured slots, (B,), in [-1, 1] units."""
+        return self.operator.measured_rms(self.operator(x) - self.y)
+
+
+def measure(operator: Operator, x: Tensor, sigma: float, noise: Noise) -> Problem:
+    """Degrade images x (B, C, H, W) in [-1, 1] with noise of standard deviation `sigma` for images in [0, 1]."""
+    if not (isinstance(sigma, (int, float)) and 0 <= sigma < float("inf")):
+        raise InputError(f"sigma: got {sigma}; give a number >= 0, the noise level for images in [0, 1]")
+    clean = operator(x)
+    sigma_y = torch.full((len(x),), 2.0 * sigma, dtype=torch.float64)
+    y = clean + 2.0 * sigma * operator.on_measured(noise("measurement", clean)) if sigma else clean
+    return Problem(y, operator, sigma_y)

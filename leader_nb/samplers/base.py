@@ -1,0 +1,51 @@
+"""What every host shares: the contract of a step, and nothing else.
+
+A host is a frozen dataclass with
+
+    init(problem, noise) -> (x_T, carry)                       the starting state, (B, C, H, W)
+    step(belief, s, problem, noise, carry) -> Step             one move from belief.t to the raw times s (B,); s = -1 is clean
+    default_steps(T) -> tuple of raw times, falling
+
+and knows nothing of LEADer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from leader_nb.noise import Noise
+from leader_nb.priors import Belief
+from leader_nb.problem import Problem
+from leader_nb.tree import Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """x0y: the clean image given x_t and y;  x: the next state (at s = -1, the result);  injected: fresh noise in x."""
+
+    x0y: Tensor
+    x: Tensor
+    carry: Tree
+    injected: Tensor | None = None
+
+
+class Sampler(Protocol):
+    """The contract above, for type checkers."""
+
+    needs_gradient: ClassVar[bool]
+
+    def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]: ...
+
+    def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step: ...
+
+    @property
+    def default_steps(self) -> Callable[[int], tuple[int, ...]]: ...
+
+
+def standard_normal(problem: Problem, noise: Noise) -> Tensor:
+    """x_T ~ N(0, I) in the shape of the image, its draw keyed by its own role."""
+    return noise("x_T", problem.y.new_empty(len(problem), *problem.operator.image_shape))

@@ -1,0 +1,67 @@
+"""The variance-preserving noise schedule and the grids of time that samplers walk down.
+
+Raw training times are t = 0..999; t = -1 is the clean image, with abar(-1) = 1. This module is the one place that adds 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from leader_nb.errors import InputError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, with linear betas (Ho et al. 2020)."""
+
+    beta_first: float = 1e-4
+    beta_last: float = 0.02
+    length: int = 1000
+
+    def abar(self, t: Tensor, like: Tensor) -> Tensor:
+        """abar(t) for times t (B,), looked up in float64 -> (B, 1, 1, 1) in the dtype and on the device of `like`."""
+        return self.table(like.device)[t.to(like.device) + 1].to(like.dtype).view(-1, 1, 1, 1)
+
+    def sigma(self, t: Tensor, like: Tensor) -> Tensor:
+        """sigma_bar(t) = sqrt((1 - abar) / abar), the noise level of x_t / sqrt(abar) -> (B, 1, 1, 1)."""
+        abar = self.table(like.device)[t.to(like.device) + 1]
+        return ((1 - abar) / abar).sqrt().to(like.dtype).view(-1, 1, 1, 1)
+
+    def table(self, device: torch.device | str = "cpu") -> Tensor:
+        """(length + 1,) float64: abar at t = -1, 0, ..., length - 1."""
+        return _table(self, str(device))
+
+    def nearest_time(self, sigma: float) -> int:
+        """The raw time whose sigma_bar is nearest to `sigma` on a log scale."""
+        abar = self.table()[1:]
+        return int(((1 - abar) / abar).sqrt().log().sub(torch.tensor(sigma).double().log()).abs().argmin())
+
+
+@lru_cache(maxsize=32)
+def _table(schedule: Schedule, device: str) -> Tensor:
+    betas = torch.linspace(schedule.beta_first, schedule.beta_last, schedule.length, dtype=torch.float64)
+    abar = torch.cumprod(1 - betas, dim=0)
+    return torch.cat([torch.ones(1, dtype=torch.float64), abar]).to(device)
+
+
+def uniform_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
+    """`steps` raw times from 990 (999 if they would not all be distinct) down to 0: T = 100 gives 990, 980, ..., 0."""
+    length = (schedule or Schedule()).length
+    if not 1 <= steps <= length:
+        raise InputError(f"steps: got {steps}; give a whole number from 1 to {length}")
+    top = max(990 * length // 1000, steps - 1)
+    return tuple(int(v) for v in torch.linspace(top, 0, steps, dtype=torch.float64).round().tolist())
+
+
+def check_grid(grid: int | tuple[int, ...], schedule: Schedule) -> tuple[int, ...]:
+    """A grid as raw times in descending order; an integer T asks for `uniform_grid(T)`."""
+    if isinstance(grid, int):
+        return uniform_grid(grid, schedule)
+    times = tuple(int(t) for t in grid)
+    if not times or not all(0 <= t < schedule.length for t in times) or list(times) != sorted(times, reverse=True):
+        raise InputError(f"grid: got {times[:4]}...; give times from {schedule.length - 1} to 0, never rising")
+    return times

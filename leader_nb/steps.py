@@ -1,0 +1,60 @@
+"""Step controllers: which grid position comes next. Position k = T is the noisiest, 0 is the clean image.
+
+Each has `init(length, batch) -> memo` and `next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leader_nb.equations import active_step, uncertainty
+from leader_nb.errors import InputError
+from leader_nb.tree import Tree
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """One position at a time: the host's own pace."""
+
+    def init(self, length: int, batch: int) -> Tree:
+        return {}
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        return k - 1, memo
+
+
+@dataclass(frozen=True)
+class SATP:
+    """State-aware trajectory pruning (Eqs. 17-19): the smaller the mean variance U, the longer the step.
+
+    `budget` is B, `eta_skip` the paper's eta (unpublished; 6 reproduces its run times), `rho` the order, `epsilon` its
+    guard. Our guards: U below `u_min` or not finite counts as `u_min` or as a single step; a step is at most a share
+    `longest` of the grid; the first step is never lengthened.
+    """
+
+    budget: float = 0.01
+    eta_skip: float = 6.0
+    rho: float = 1.0
+    epsilon: float = 1e-8
+    u_min: float = 1e-6
+    longest: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.budget < 0 or self.eta_skip <= 0 or self.rho < 1 or not 0 < self.longest <= 1:
+            raise InputError(f"SATP: got {self}; needs budget >= 0, eta_skip > 0, rho >= 1 and 0 < longest <= 1")
+
+    def init(self, length: int, batch: int) -> Tree:
+        return {"length": torch.full((batch,), length)}
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        if cov is None:
+            raise InputError("steps: SATP needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+        u = uncertainty(cov).to(k.device)
+        step = active_step(u.clamp(min=self.u_min), self.budget, self.eta_skip, self.rho, self.epsilon)
+        step = torch.where(torch.isfinite(u) & (u > 0), step, torch.ones_like(step))
+        most = (self.longest * memo["length"]).ceil().clamp(min=1)
+        step = torch.where(k == memo["length"], 1, torch.minimum(step, most)).long()
+        return (k - step).clamp(min=0), memo

@@ -1,0 +1,46 @@
+"""Priors by name: the ones shipped in the package, or a .safetensors file of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from leader_nb.errors import InputError, unknown
+from leader_nb.networks.files import load_denoiser, sha256
+from leader_nb.priors import Prior, network_prior
+
+PRIORS: tuple[str, ...] = ("photo-small",)
+FOLDER = Path(__file__).parent / "weights"
+
+
+def load_prior(name: str = "photo-small", device: str | torch.device = "cpu") -> Prior:
+    """The prior called `name` (one of PRIORS), or the one in a .safetensors file written by `leader-nb train`."""
+    denoiser, _ = load_denoiser(prior_path(name))
+    return network_prior(denoiser.to(device), name=name)
+
+
+def prior_path(name: str) -> Path:
+    """Where the weights of a prior are."""
+    if name in PRIORS:
+        return FOLDER / f"{name}.safetensors"
+    if name.endswith(".safetensors"):
+        return Path(name)
+    raise unknown("prior", name, PRIORS)
+
+
+def prior_hash(name: str) -> str:
+    """sha256 of the prior's file."""
+    return sha256(prior_path(name))
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` takes a GPU where PyTorch finds one; anything else must be there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {device!r} asked for, but PyTorch finds no GPU here; use --device cpu or auto")
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device: {device!r} is not one PyTorch knows; use auto, cpu, cuda or cuda:N") from None

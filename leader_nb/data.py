@@ -26,8 +26,7 @@ from torch import Tensor
 from leader_nb.errors import InputError, nearest, one_line, unknown
 
 MIN_SIDE = 8  # pixels
-# Peak while reading: file buffer, decoded picture, a turned copy, a copy in RGB, and float32 twice. Measured at most 36.
-BYTES_PER_PIXEL = 40
+BYTES_PER_PIXEL = 44  # peak while reading: decoded, turned and converted copies, and float32; measured at most 41
 
 # --- files ------------------------------------------------------------------------------------------------------
 

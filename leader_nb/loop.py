@@ -25,7 +25,7 @@ class Covariance(Protocol):
 
 
 class StepRule(Protocol):
-    def init(self, length: int, batch: int) -> Tree: ...
+    def init(self, sigmas: Tensor, batch: int) -> Tree: ...
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
 
@@ -118,7 +118,8 @@ class _Run:
         batch, length = len(self.problem), len(self.clock) - 1
         x, carry = self.sampler.init(self.problem, self.noise)
         state: Tree = {"x": x, "k": torch.full((batch,), length), "visits": torch.zeros(batch, length + 1).short()}
-        parts = {"carry": carry, "memory": {}, "memo": self.steps.init(length, batch)}
+        sigmas = self.prior.schedule.sigma(self.clock, x.new_empty(0).double().cpu()).flatten()
+        parts = {"carry": carry, "memory": {}, "memo": self.steps.init(sigmas, batch)}
         while (state["k"] > 0).any():
             index = (state["k"] > 0).nonzero().flatten()
             if len(index) == batch:

@@ -22,7 +22,8 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     covariance = RunningSecant() if preset == "calibrated" else ScoreSquared()
-    plugins: dict[str, Any] = {"covariance": covariance, "modulate": UCPM(HuberTV()), "steps": SATP()}
+    steps = SATP(trust_below=1.0) if preset == "calibrated" else SATP()
+    plugins: dict[str, Any] = {"covariance": covariance, "modulate": UCPM(HuberTV()), "steps": steps}
     for name in overrides:
         if name not in plugins:
             raise unknown("plug-in", name, tuple(plugins))

@@ -1,10 +1,12 @@
 """Step controllers: which grid position comes next. Position k = T is the noisiest, 0 is the clean image.
 
-Each has `init(length, batch) -> memo` and `next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock.
+Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
+`next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,7 @@ from leader_nb.tree import Tree
 class Uniform:
     """One position at a time: the host's own pace."""
 
-    def init(self, length: int, batch: int) -> Tree:
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
         return {}
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
@@ -31,8 +33,9 @@ class SATP:
     """State-aware trajectory pruning (Eqs. 17-19): the smaller the mean variance U, the longer the step.
 
     `budget` is B, `eta_skip` the paper's eta (unpublished; 6 reproduces its run times), `rho` the order, `epsilon` its
-    guard. Our guards: U below `u_min` or not finite counts as `u_min` or as a single step; a step is at most a share
-    `longest` of the grid; the first step is never lengthened.
+    guard. Our guards: a U that is not finite or not positive gives a single step, and one below `u_min` counts as `u_min`;
+    a step is at most a share `longest` of the grid; the first step, and any at a noise level sigma_bar above
+    `trust_below` (where the estimators of U are off), is a single one.
     """
 
     budget: float = 0.01
@@ -41,13 +44,14 @@ class SATP:
     epsilon: float = 1e-8
     u_min: float = 1e-6
     longest: float = 0.1
+    trust_below: float = math.inf
 
     def __post_init__(self) -> None:
         if self.budget < 0 or self.eta_skip <= 0 or self.rho < 1 or not 0 < self.longest <= 1:
             raise InputError(f"SATP: got {self}; needs budget >= 0, eta_skip > 0, rho >= 1 and 0 < longest <= 1")
 
-    def init(self, length: int, batch: int) -> Tree:
-        return {"length": torch.full((batch,), length)}
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
+        return {"sigmas": sigmas.expand(batch, -1)}
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
         if cov is None:
@@ -55,6 +59,8 @@ class SATP:
         u = uncertainty(cov).to(k.device)
         step = active_step(u.clamp(min=self.u_min), self.budget, self.eta_skip, self.rho, self.epsilon)
         step = torch.where(torch.isfinite(u) & (u > 0), step, torch.ones_like(step))
-        most = (self.longest * memo["length"]).ceil().clamp(min=1)
-        step = torch.where(k == memo["length"], 1, torch.minimum(step, most)).long()
-        return (k - step).clamp(min=0), memo
+        length = memo["sigmas"].shape[1] - 1
+        step = step.clamp(max=math.ceil(self.longest * length)).long()
+        sigma = memo["sigmas"].gather(1, k[:, None]).flatten()
+        trusted = (k < length) & (sigma <= self.trust_below)
+        return (k - torch.where(trusted, step, 1)).clamp(min=0), memo

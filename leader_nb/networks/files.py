@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from leader_nb.errors import InputError
 from leader_nb.networks.unet import Denoiser, UNetConfig
@@ -21,7 +21,7 @@ def save_denoiser(path: str | Path, model: Denoiser, metadata: dict[str, str], d
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
     header = {"config": json.dumps(model.config.to_dict(), sort_keys=True), **metadata}
     partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial, metadata=header)
+    partial.write_bytes(save(tensors, metadata=header))
     os.replace(partial, path)
 
 

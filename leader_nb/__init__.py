@@ -1,9 +1,9 @@
 """Zero-shot image restoration with diffusion priors, and LEADer on any sampler.
 
-    from leader_nb import DDNM, leader, load_prior, parse_task, restore
+from leader_nb import DDNM, leader, load_prior, parse_task, restore
 
-    problem = parse_task("sr4@0").measure(x)                        # x: (B, 3, H, W) in [-1, 1]
-    result = restore(problem, load_prior(), DDNM(), **leader())     # result.image, result.nfe, ...
+problem = parse_task("sr4@0").measure(x)                        # x: (B, 3, H, W) in [-1, 1]
+result = restore(problem, load_prior(), DDNM(), **leader())     # result.image, result.nfe, ...
 """
 
 from leader_nb.loop import Result, State, restore, trajectory

@@ -52,8 +52,12 @@ def load_image(path: str | os.PathLike[str], size: int = 256, max_pixels: int | 
             picture.load()
             picture = ImageOps.exif_transpose(picture)
             image = _to_tensor(path, _centre_square(picture) if size else picture)
-        except (InputError, MemoryError):
+        except InputError:
             raise
+        except MemoryError:
+            raise InputError(
+                f"{path}: {picture.width} x {picture.height} pixels do not fit in memory; shrink it"
+            ) from None
         except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds of error on damaged bytes
             raise InputError(
                 f"{path}: the picture is damaged or cut short ({one_line(error)}); copy it again"
@@ -134,8 +138,8 @@ def _to_tensor(path: Path, picture: Image.Image) -> Tensor:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         # in floating point, so that an opaque pixel keeps its value to the last bit
-        colour, alpha = _channels_first(picture).split([3, 1], dim=1)
-        return torch.lerp(torch.ones(()), colour, alpha)
+        pixels = _channels_first(picture)
+        return torch.lerp(torch.ones(()), pixels[:, :3], pixels[:, 3:])
     return _channels_first(picture.convert("RGB"))
 
 
@@ -222,7 +226,7 @@ def as_image(value: Tensor | np.ndarray, name: str = "image", channels: int = 3,
         raise InputError(
             f"{name}: {int((~torch.isfinite(image)).sum())} values are NaN or infinite; replace them first"
         )
-    low, high = float(image.min()), float(image.max())
+    low, high = (float(end) for end in image.detach().aminmax())
     if low < -1 - tolerance or high > 1 + tolerance:
         hint = " (from 0 to 255? then x / 127.5 - 1)" if low >= 0 and high > 2 else ""
         raise InputError(
@@ -296,7 +300,7 @@ def photo_crops(size: int, count: int, seed: int = 0) -> Crops:
     """`count` square crops of the built-in photographs at their own resolution, taken from each in turn.
 
     Crop i depends on (size, seed, i) alone, so a longer run begins with the crops of a shorter one. Crops of one
-    photograph overlap and resemble each other: resample by photograph (`metrics.bootstrap_interval(..., groups=photos)`).
+    photograph overlap and resemble each other: resample by photograph, `metrics.bootstrap_interval(x, groups=photos)`.
     """
     if count < 1 or seed < 0:
         raise InputError(f"count={count}, seed={seed}: ask for at least 1 crop, with a seed of at least 0")

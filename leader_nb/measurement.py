@@ -118,9 +118,11 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"its metadata lack {KEY!r}; save it with save_measurement")
     try:
         header = json.loads(metadata[KEY])
-        version = header.pop("version", None)
-    except (ValueError, AttributeError):
-        raise InputError(f"its metadata {KEY!r} are not a JSON object; save it with save_measurement") from None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise InputError(f"its metadata {KEY!r} are not a JSON object; save it with save_measurement")
+    version = header.get("version")
     if version != VERSION:
         raise InputError(
             f"it has version {version!r}, this package reads {VERSION}; save it again or use the right release"
@@ -177,5 +179,5 @@ def _check_task(task: object, sigma: float) -> None:
         spelled = math.nan
     if not (name and at) or any(c.isspace() for c in name) or math.isnan(spelled):
         raise InputError(f"task={task!r}: spell it operator@sigma, for instance 'sr4@0.05'")
-    if not math.isclose(spelled, sigma, rel_tol=1e-6, abs_tol=1e-12):
+    if not math.isclose(spelled, sigma, rel_tol=1e-5, abs_tol=1e-12):
         raise InputError(f"task={task!r} says sigma {spelled:g}, but sigma={sigma:g}; make them agree")

@@ -63,7 +63,9 @@ class GaussianMixture:
         return x.view(count, *self.shape)
 
 
-def mixture_from_covariances(weights: Tensor, means: Tensor, covariances: Tensor, shape: tuple[int, int, int]) -> GaussianMixture:
+def mixture_from_covariances(
+    weights: Tensor, means: Tensor, covariances: Tensor, shape: tuple[int, int, int]
+) -> GaussianMixture:
     """weights (J,), means (J, N), covariances (J, N, N) -> mixture."""
     values, bases = torch.linalg.eigh(covariances.double())
     return GaussianMixture(weights.double().log(), means.double(), bases, values.clamp(min=0), shape)

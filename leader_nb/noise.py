@@ -48,7 +48,9 @@ class Noise:
     def __call__(self, role: str, like: Tensor) -> Tensor:
         """Standard normals shaped like `like` (B, ...); `role` keeps draws for different purposes independent."""
         if len(self.ids) != len(like):
-            raise InputError(f"noise: it has {len(self.ids)} image ids, the batch has {len(like)} images; give one id each")
+            raise InputError(
+                f"noise: it has {len(self.ids)} image ids, the batch has {len(like)} images; give one id each"
+            )
         times = self.times or (None,) * len(self.ids)
         visits = self.visits or (0,) * len(self.ids)
         keys = [(self.seed, i, role, t, v) for i, t, v in zip(self.ids, times, visits, strict=True)]
@@ -57,4 +59,4 @@ class Noise:
 
 def noise_for(batch: int, seed: int = 0, ids: Sequence[int] | None = None) -> Noise:
     """The noise of a batch whose images are numbered 0, 1, ... unless `ids` says otherwise."""
-    return Noise(seed, tuple(ids) if ids is not None else tuple(range(batch)))
+    return Noise(int(seed), tuple(int(i) for i in ids) if ids is not None else tuple(range(batch)))

@@ -49,7 +49,7 @@ def _table(schedule: Schedule, device: str) -> Tensor:
 
 
 def uniform_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
-    """`steps` raw times from 990 (999 if they would not all be distinct) down to 0: T = 100 gives 990, 980, ..., 0."""
+    """`steps` raw times from 990 (from T - 1 if that is higher) down to 0: T = 100 gives 990, 980, ..., 0."""
     length = (schedule or Schedule()).length
     if not 1 <= steps <= length:
         raise InputError(f"steps: got {steps}; give a whole number from 1 to {length}")

@@ -1,13 +1,14 @@
 """Step controllers: which grid position comes next. Position k = T is the noisiest, 0 is the clean image.
 
 Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
-`next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock.
+`next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. With `needs_map`, cov is never None.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from leader_nb.tree import Tree
 @dataclass(frozen=True)
 class Uniform:
     """One position at a time: the host's own pace."""
+
+    needs_map: ClassVar[bool] = False
 
     def init(self, sigmas: Tensor, batch: int) -> Tree:
         return {}
@@ -45,6 +48,7 @@ class SATP:
     u_min: float = 1e-6
     longest: float = 0.1
     trust_below: float = math.inf
+    needs_map: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.budget < 0 or self.eta_skip <= 0 or self.rho < 1 or not 0 < self.longest <= 1:
@@ -54,8 +58,7 @@ class SATP:
         return {"sigmas": sigmas.expand(batch, -1)}
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
-        if cov is None:
-            raise InputError("steps: SATP needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+        assert cov is not None  # the loop sees to it
         u = uncertainty(cov).to(k.device)
         step = active_step(u.clamp(min=self.u_min), self.budget, self.eta_skip, self.rho, self.epsilon)
         step = torch.where(torch.isfinite(u) & (u > 0), step, torch.ones_like(step))

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from leader_nb.errors import InputError, unknown
 from leader_nb.noise import Noise, keyed_normal, noise_for
-from leader_nb.operators import Operator, average_pool, bicubic, convolution, denoising, gaussian_kernel, grey, inpainting
+from leader_nb.operators import (
+    Operator,
+    average_pool,
+    bicubic,
+    convolution,
+    denoising,
+    gaussian_kernel,
+    grey,
+    inpainting,
+)
 from leader_nb.problem import Problem, measure
 
 Shape = tuple[int, int, int]
@@ -40,7 +49,9 @@ class Task:
         kind, number = split(self.degradation)
         return BUILDERS[kind](shape, number, like, seed, tuple(ids))
 
-    def measure(self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None) -> Problem:
+    def measure(
+        self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None
+    ) -> Problem:
         """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask and the noise of (seed, ids[i])."""
         noise = noise or noise_for(len(x), seed, ids)
         return measure(self.operator(tuple(x.shape[1:]), x, seed, noise.ids), x, self.sigma, noise)
@@ -54,7 +65,9 @@ def parse_task(text: str) -> Task:
     except ValueError:
         raise InputError(f"task: {text!r} has noise {level!r}; write a number after @, as in sr4@0.05") from None
     if not 0 <= sigma <= 10:
-        raise InputError(f"task: {text!r} has sigma {sigma:g}; give a number from 0 to 10, the noise for images in [0, 1]")
+        raise InputError(
+            f"task: {text!r} has sigma {sigma:g}; give a number from 0 to 10, the noise for images in [0, 1]"
+        )
     split(name)
     return Task(name, sigma)
 

@@ -85,20 +85,25 @@ class TrainState:
         self.step, self.elapsed, self.history = saved["step"], saved["elapsed"], json.loads(saved["history"])
 
 
-def training_files(images: str | Path) -> list[Path]:
-    """The image files of a folder; if a `photos.csv` with columns file, split lies in or beside it, only its train split."""
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+
+
+def image_files(images: str | Path, split: str | None = None) -> list[Path]:
+    """The image files of a folder; with `split`, only those a `photos.csv` (columns file, split) in or beside it gives it.
+
+    A folder without such a table is taken whole.
+    """
     folder = Path(images)
     if not folder.is_dir():
         raise InputError(f"images: no folder at {folder}")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".tif"})
-    for table in (folder / "photos.csv", folder.parent / "photos.csv"):
-        if table.is_file():
-            with open(table, newline="") as file:
-                train = {row["file"] for row in csv.DictReader(file) if row["split"] == "train"}
-            files = [p for p in files if p.name in train]
-            break
-    if len(files) < 2:
-        raise InputError(f"images: {folder} has {len(files)} training images; at least 2 are needed")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    tables = [t for t in (folder / "photos.csv", folder.parent / "photos.csv") if t.is_file()]
+    if split and tables:
+        with open(tables[0], newline="") as file:
+            wanted = {row["file"] for row in csv.DictReader(file) if row["split"] == split}
+        files = [p for p in files if p.name in wanted]
+    if not files:
+        raise InputError(f"images: {folder} has no images to use; give a folder of .jpg or .png files")
     return files
 
 
@@ -210,10 +215,12 @@ def train(config: TrainConfig) -> Path:
     """
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    levels = [pyramid(p, config.crop) for p in tqdm(training_files(config.images), desc="photos", leave=False)]
+    levels = [pyramid(p, config.crop) for p in tqdm(image_files(config.images, "train"), desc="photos", leave=False)]
     usable = [p for p in levels if p]
     if len(usable) < 2:
-        raise InputError(f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images")
+        raise InputError(
+            f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images"
+        )
     held_out, photos = usable[::12], [p for i, p in enumerate(usable) if i % 12]
     state = build_state(config)
     if (out / "checkpoint.pt").is_file():

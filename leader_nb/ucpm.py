@@ -43,7 +43,9 @@ class HuberTV:
         """
         slopes = differences(x)
         if kind == "exact":
-            return self.mu * gather(*((g.abs() <= self.delta).to(x) / self.delta for g in slopes), sign=1.0, inside=True)
+            return self.mu * gather(
+                *((g.abs() <= self.delta).to(x) / self.delta for g in slopes), sign=1.0, inside=True
+            )
         weight = self.mu * gather(*(1 / g.abs().clamp(min=self.delta) for g in slopes), sign=1.0, inside=True)
         return 2 * weight if kind == "mm" else weight
 

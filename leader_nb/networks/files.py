@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from leader_nb.errors import InputError
+from leader_nb.errors import InputError, one_line
 from leader_nb.networks.unet import Denoiser, UNetConfig
 
 
@@ -41,8 +41,11 @@ def load_denoiser(path: str | Path) -> tuple[Denoiser, dict[str, str]]:
         raise InputError(f"weights: {path} is not a complete safetensors file ({error})") from None
     if "config" not in header:
         raise InputError(f"weights: {path} has no network configuration in its header; was it made by leader-nb train?")
-    raw = json.loads(header["config"])
-    model = Denoiser(UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}))
+    try:
+        raw = json.loads(header["config"])
+        model = Denoiser(UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}))
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"weights: {path} has a network configuration we cannot read ({one_line(error)})") from None
     _fill(model, state, path)
     return model.eval().requires_grad_(False), header
 
@@ -52,7 +55,9 @@ def _fill(model: Denoiser, state: dict[str, torch.Tensor], path: Path) -> None:
     wrong = [k for k in expected if k not in state or state[k].shape != expected[k].shape]
     wrong += [k for k in state if k not in expected]
     if wrong:
-        raise InputError(f"weights: {path} does not fit its own configuration; first mismatches: {', '.join(wrong[:3])}")
+        raise InputError(
+            f"weights: {path} does not fit its own configuration; first mismatches: {', '.join(wrong[:3])}"
+        )
     bad = [k for k, v in state.items() if not torch.isfinite(v).all()]
     if bad:
         raise InputError(f"weights: {path} holds values that are not finite, first in {bad[0]}")

@@ -7,6 +7,7 @@ convolutions, which (unlike `nn.Linear`) give each image of a batch the bits it 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from dataclasses import asdict, dataclass
 
 import torch
@@ -81,9 +82,9 @@ class UNet(nn.Module):
         self.film = Conv(config.embedding, 2 * sum(self._film_widths(config)), 1, gain=0.1)
         self.head = Conv(pixels, w[0])
         self.encoder = nn.ModuleList(Block(c) for c in w[:-1] for _ in range(n))
-        self.down = nn.ModuleList(Conv(4 * a, b, 1) for a, b in zip(w[:-1], w[1:], strict=True))
+        self.down = nn.ModuleList(Conv(4 * a, b, 1) for a, b in pairwise(w))
         self.middle = nn.ModuleList(Block(w[-1]) for _ in range(2 * n))
-        self.up = nn.ModuleList(Conv(b, 4 * a, 1) for a, b in zip(w[:-1], w[1:], strict=True))
+        self.up = nn.ModuleList(Conv(b, 4 * a, 1) for a, b in pairwise(w))
         self.decoder = nn.ModuleList(Block(c) for c in w[:-1] for _ in range(n))
         self.tail = Conv(w[0], pixels, gain=0.0)
 

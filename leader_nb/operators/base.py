@@ -94,5 +94,5 @@ class Operator(ABC):
 
 
 def truncate(s: Tensor, tolerance: float = RANK_TOLERANCE) -> Tensor:
-    """The spectrum with values below tolerance * max(s) set to zero."""
-    return torch.where(s > tolerance * s.max(), s, torch.zeros_like(s))
+    """The spectrum with values below tolerance * max(s), of the same image, set to zero."""
+    return torch.where(s > tolerance * s.amax(dim=(1, 2, 3), keepdim=True), s, torch.zeros_like(s))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from laws import generator, normal
 
-from leader_nb import GaussianMixture, Prior, image_mixture, network_prior, parse_task
+from leader_nb import GaussianMixture, Prior, image_mixture, network_prior
 from leader_nb.networks import Denoiser, UNetConfig
-from leader_nb.problem import Problem
+
+torch.set_num_threads(1)  # tensors are tiny: threads would only wait for one another
 
 TINY = UNetConfig(channels=3, widths=(8, 12), blocks=1, embedding=16)
 
@@ -42,7 +43,3 @@ def tiny() -> Denoiser:
 @pytest.fixture(scope="session")
 def network(tiny: Denoiser) -> Prior:
     return network_prior(tiny, name="tiny")
-
-
-def problem_of(task: str, x: torch.Tensor, seed: int = 0) -> Problem:
-    return parse_task(task).measure(x, seed=seed)

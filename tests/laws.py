@@ -73,7 +73,7 @@ def unchanged(*values: object) -> Iterator[None]:
     after = list(tensors(values))
     assert len(after) == len(before), "arguments: a tensor came or went"
     for a, b in zip(after, before, strict=True):
-        same(torch.view_as_real(a) if a.is_complex() else a, torch.view_as_real(b) if b.is_complex() else b, "arguments: changed")
+        assert torch.allclose(a, b, rtol=0, atol=0, equal_nan=True), "arguments: changed in place"
 
 
 def oracle(x: Tensor) -> Prior:
@@ -257,7 +257,8 @@ def check_host(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8,
     again = restore(problem, prior, sampler, grid=steps, noise=noise)
     same(again.image, plain.image, "the same seed gives the same image")
     other = restore(problem, prior, sampler, grid=steps, noise=noise_for(len(problem), seed=4))
-    assert not torch.equal(other.image, plain.image), "seed: it changes nothing"
+    settled = problem.operator.rank == plain.image[0].numel() and not problem.sigma_y.any()
+    assert settled or not torch.equal(other.image, plain.image), "seed: it changes nothing"
     check_alone_as_in_a_batch(sampler, problem, prior, grid=steps)
     check_null_leader(sampler, problem, prior, steps)
     check_pure_step(sampler, problem, prior)

@@ -1,0 +1,563 @@
+"""From a photograph, or a saved measurement, to a folder with its restoration and a report: `leader-nb restore`, as functions.
+
+engine  = load_engine(config)                                    # checks the options, loads the prior
+case    = photograph(path, "sr4@0.05", 256, engine)              # or recalled(measurement_file, engine)
+outcome = run(case, engine)
+report  = save(outcome, engine, folder)                          # the six files of FILES
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from leader_nb import metrics, plates
+from leader_nb.data import MIN_SIDE, atomic_write, load_image, save_image
+from leader_nb.errors import InputError, one_line, unknown
+from leader_nb.figures import to_pixels
+from leader_nb.loop import Result, State, restore
+from leader_nb.measurement import Measurement, load_measurement, save_measurement
+from leader_nb.networks import UNetConfig
+from leader_nb.networks.files import load_denoiser, sha256
+from leader_nb.noise import noise_for
+from leader_nb.operators import inpainting
+from leader_nb.operators.pixelwise import Mask
+from leader_nb.presets import PRESETS, leader
+from leader_nb.priors import Prior, network_prior
+from leader_nb.problem import Problem
+from leader_nb.samplers import SAMPLERS, Sampler, host
+from leader_nb.schedule import uniform_grid
+from leader_nb.tasks import Task, parse_task, split
+from leader_nb.zoo import choose_device, prior_path
+
+FILES = ("measurement.safetensors", "degraded.png", "restored.png", "uncertainty.png", "compare.png", "report.json")
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": metrics.psnr,
+    "ssim": metrics.ssim,
+    "lpips": metrics.lpips_distance,
+}
+MAP_SIGMA = 0.3  # noise level sigma_bar whose variance map is shown: late enough for detail, early enough for doubt
+
+# Memory of a run, measured as the growth of the process (peak resident set, CPU) at 256 and 512 px:
+BUFFERS = 14  # activations of the finest level alive at once: 880 bytes per pixel of the built-in prior at 256 px
+BESIDES = 500  # bytes per pixel for what is not the network: the loop, the metrics in float64, the pictures
+DENSE = 40  # bytes per (side squared) for the two SVDs of a downsampling operator
+SHARE = 0.9  # of the free memory that a run may plan with
+
+# --- options and the prior --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to restore. `prior`: a built-in name or a .safetensors file; `device`: auto, cpu, cuda or cuda:N.
+
+    `steps` 1 to 1000; `seed` >= 0 keys every random draw; `preset` (see :func:`leader_nb.leader`) counts with `leader`.
+    """
+
+    host: str = "ddnm"
+    leader: bool = False
+    preset: str = "calibrated"
+    prior: str = "photo-small"
+    steps: int = 100
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.host not in SAMPLERS:
+            raise unknown("host", self.host, SAMPLERS)
+        if self.preset not in PRESETS:
+            raise unknown("preset", self.preset, PRESETS)
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: got {self.seed}; give a whole number of at least 0")
+        uniform_grid(self.steps)
+
+    @property
+    def plugins(self) -> dict[str, Any]:
+        """LEADer's keyword group; without LEADer its variance map is still computed, to be shown, and nothing more."""
+        return leader(self.preset) if self.leader else leader(modulate=None, steps=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """What does not depend on the photograph: the options, and the prior on its device."""
+
+    config: Config
+    prior: Prior
+    network: UNetConfig
+    device: torch.device
+
+
+def load_engine(config: Config) -> Engine:
+    """Loads the prior. Raises `InputError` for a device that is not there, or a file that is no sound prior."""
+    device = choose_device(config.device)
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise InputError(
+            f"device: {config.device!r} does not work here ({one_line(error)}); use --device cpu"
+        ) from None
+    denoiser, _ = load_denoiser(prior_path(config.prior))
+    if denoiser.config.channels != 3:
+        raise InputError(f"prior: {config.prior} takes {denoiser.config.channels} channels; photographs need 3")
+    return Engine(config, network_prior(denoiser.to(device), name=Path(config.prior).stem), denoiser.config, device)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def bytes_needed(height: int, width: int, network: UNetConfig, dense: bool = True) -> float:
+    """What a run of this size adds to the process at its peak; `dense`: the task downsamples (srN, poolN)."""
+    per_pixel = BUFFERS * 4 * network.widths[0] / network.patch**2 + BESIDES
+    return per_pixel * height * width + dense * DENSE * (height**2 + width**2)
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes free on a device; on the CPU also within the limit of a container, which the system's own count ignores."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no such files outside a container, and "max" where it has no limit
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text()) for n in ("max", "current"))
+        free = min(free, limit - used)
+    return max(free, 0)
+
+
+def require_memory(height: int, width: int, task: Task, engine: Engine, whole: bool = False) -> None:
+    """Refuses, before anything is allocated, an image that does not fit, and says what size would."""
+    needed = bytes_needed(height, width, engine.network, task.multiple > 1)
+    allowed = SHARE * free_memory(engine.device)
+    if needed <= allowed:
+        return
+    step = math.lcm(task.multiple, engine.network.stride)
+    shrink = math.sqrt(allowed / needed)
+    h, w = (int(side * shrink) // step * step for side in (height, width))
+    square = int(math.sqrt(allowed / bytes_needed(1, 1, engine.network, task.multiple > 1))) // step * step
+    advice = f"shrink it to {w} x {h}, or give --size {square}" if whole else f"give --size {square}"
+    if square < MIN_SIDE or min(h, w) < MIN_SIDE:
+        advice = "free some memory first"
+    raise InputError(
+        f"size: {width} x {height} pixels need about {needed / 1e9:.1f} GB of memory, "
+        f"{allowed / 1e9:.1f} GB may be used; {advice}"
+    )
+
+
+# --- the case ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is to be restored.
+
+    problem    the measurement of one image, whose sides may be padded
+    task       how it is spelled;  seed: of its mask and noise
+    window     (height, width) in pixels of the photograph, the top left part of the padded image
+    reference  the photograph (1, 3, height, width) in [-1, 1], or None where it is not known
+    source     where it came from, for the report;  notes: what a reader of the report should know
+    """
+
+    problem: Problem
+    task: Task
+    seed: int
+    window: tuple[int, int]
+    reference: Tensor | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def crop(self, image: Tensor) -> Tensor:
+        """The photograph's part of a padded image (..., H, W)."""
+        return image[..., : self.window[0], : self.window[1]]
+
+    @property
+    def preview(self) -> Tensor:
+        """The measurement as a picture (1, 1 or 3, h, w): the photograph's part of it, with lost pixels in black."""
+        y, operator = self.problem.y, self.problem.operator
+        if isinstance(operator, Mask):
+            y = torch.where(operator.measured, y, -1.0)
+        factor = operator.image_shape[1] // y.shape[-2]
+        return y[..., : math.ceil(self.window[0] / factor), : math.ceil(self.window[1] / factor)]
+
+
+def photograph(path: Path, task: str, size: int, engine: Engine) -> Case:
+    """Reads a photograph (its centre square at `size`, or with 0 the whole of it) and degrades it."""
+    parsed = parse_task(task)
+    check_size(size, parsed, engine)
+    image = load_image(path, size)
+    notes = () if size == 0 else enlarged(path, size)
+    return degraded(image, parsed, engine, {"photo": path.name, "sha256": sha256(path), "size": size}, notes)
+
+
+def check_size(size: int, task: Task, engine: Engine) -> None:
+    """Raises `InputError` for a size that the network, the task or the memory cannot take; 0 is looked at later."""
+    if size == 0:
+        return
+    least, multiple = max(MIN_SIDE, engine.prior.minimum), task.multiple
+    least = math.ceil(least / multiple) * multiple
+    if size < least:
+        raise InputError(f"size: got {size}; give at least {least}, or 0 for the whole photograph")
+    if size % multiple:
+        below = size // multiple * multiple
+        near = " or ".join(str(s) for s in (below, below + multiple) if s >= least)
+        raise InputError(f"size: {size} is not a multiple of {multiple}, which {task.degradation} needs; give {near}")
+    require_memory(size, size, task, engine)
+
+
+def enlarged(path: Path, size: int) -> tuple[str, ...]:
+    with Image.open(path) as picture:
+        side = min(picture.size)
+    if side >= size:
+        return ()
+    return (f"the photograph's centre square has {side} px and was enlarged to {size}: its finest detail is not real",)
+
+
+def degraded(image: Tensor, task: Task, engine: Engine, source: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Case:
+    """The case of an image (1, 3, H, W) in [-1, 1], mirrored outwards to sides that the task can take."""
+    height, width = image.shape[-2:]
+    if min(height, width) < engine.prior.minimum:
+        raise InputError(
+            f"photo: its shorter side is {min(height, width)} px; the prior needs at least {engine.prior.minimum}"
+        )
+    require_memory(height, width, task, engine, whole=True)
+    image = image.to(engine.device)
+    padded = F.pad(image, (0, -width % task.multiple, 0, -height % task.multiple), mode="reflect")
+    problem = task.measure(padded, seed=engine.config.seed)
+    return Case(problem, task, engine.config.seed, (height, width), image, source, notes)
+
+
+# --- a measurement on disk --------------------------------------------------------------------------------------
+
+
+def remember(case: Case, path: Path) -> None:
+    """Writes what :func:`recalled` needs."""
+    operator, window = case.problem.operator, {"height": str(case.window[0]), "width": str(case.window[1])}
+    masked = isinstance(operator, Mask) and not bool(operator.measured.all())
+    tensors = {"mask": operator.measured} if masked else {}
+    save_measurement(
+        path, case.problem.y, str(case.task), case.task.sigma, case.seed, operator.image_shape, tensors, window
+    )
+
+
+def recalled(path: Path, engine: Engine) -> Case:
+    """A case from a measurement file. Raises `InputError` where the file is damaged or contradicts itself."""
+    saved = load_measurement(path)
+    try:
+        task = Task(parse_task(saved.task).degradation, saved.sigma)  # the name may show fewer digits of sigma
+        if saved.shape[0] != 3 or min(saved.shape[1:]) < max(MIN_SIDE, engine.prior.minimum):
+            raise InputError(f"shape {saved.shape}: the prior takes 3 channels and sides of {engine.prior.minimum} px")
+        require_memory(*saved.shape[1:], task, engine, whole=True)
+        window = _window(saved, task)
+        problem = _problem(saved, task, engine.device)
+    except InputError as error:
+        raise InputError(f"measurement: {path.name}: {error}") from None
+    return Case(problem, task, saved.seed, window, None, {"measurement": path.name, "sha256": sha256(path)})
+
+
+def _problem(saved: Measurement, task: Task, device: torch.device) -> Problem:
+    y = saved.y.float().to(device)
+    bound = 2 + 8 * 2 * saved.sigma  # bicubic weights overshoot by less than 2; 8 standard deviations of noise
+    if float(y.abs().max()) > bound:
+        raise InputError(
+            f"y has values up to {float(y.abs().max()):.4g}, beyond {bound:.4g}; give it in the units of an image in [-1, 1]"
+        )
+    operator = task.operator(saved.shape, y, saved.seed)
+    if "mask" in saved.tensors:
+        operator = inpainting(_mask(saved.tensors["mask"], task, saved.shape), saved.shape, y)
+    return Problem(y, operator, torch.full((1,), 2.0 * saved.sigma, dtype=torch.float64))
+
+
+def _mask(mask: Tensor, task: Task, shape: tuple[int, int, int]) -> Tensor:
+    fits = mask.ndim == 4 and mask.shape[0] == 1 and mask.shape[1] in (1, shape[0]) and mask.shape[2:] == shape[1:]
+    if split(task.degradation)[0] != "inpaint" or not fits or not mask.bool().any():
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit {task} on an image of shape {shape}")
+    return mask
+
+
+def _window(saved: Measurement, task: Task) -> tuple[int, int]:
+    """The photograph's (height, width), which the padding exceeds by less than the task's multiple."""
+    try:
+        height, width = (
+            int(saved.notes.get(n, full)) for n, full in zip(("height", "width"), saved.shape[1:], strict=True)
+        )
+    except ValueError:
+        raise InputError("its notes 'height' and 'width' are not whole numbers") from None
+    if not all(0 <= full - side < task.multiple for full, side in zip(saved.shape[1:], (height, width), strict=True)):
+        raise InputError(f"its photograph of {width} x {height} pixels does not fit its shape {saved.shape}")
+    return height, width
+
+
+# --- the run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run gave. Images are cropped to the photograph, and not clamped.
+
+    image      (1, 3, height, width) in [-1, 1] units;  baseline: A^+ y, the least that any method should beat
+    deviation  (height, width): standard deviation per pixel, root mean square over the colours, for images in [0, 1]
+    map_sigma  the noise level sigma_bar at which that map was taken: the visited one nearest to MAP_SIGMA
+    residual   root mean square of A x - y over what was measured, in [-1, 1] units: sigma_y where the fit is right
+    """
+
+    case: Case
+    sampler: Sampler
+    result: Result
+    image: Tensor
+    baseline: Tensor
+    deviation: Tensor
+    map_sigma: float
+    residual: float
+
+
+def run(case: Case, engine: Engine, on_state: Callable[[State], None] | None = None) -> Outcome:
+    """Restores a case. Raises `InputError` where the result is not finite."""
+    config, sampler = engine.config, host(engine.config.host, case.task.sigma)
+    seen: dict[str, Any] = {}
+
+    def watch(state: State) -> None:
+        sigma = state.belief.sigma.item()
+        if state.cov is not None and abs(math.log(sigma / MAP_SIGMA)) < seen.get("distance", math.inf):
+            seen.update(distance=abs(math.log(sigma / MAP_SIGMA)), sigma=sigma, cov=state.cov)
+        if on_state is not None:
+            on_state(state)
+
+    result = restore(
+        case.problem,
+        engine.prior,
+        sampler,
+        grid=config.steps,
+        noise=noise_for(1, config.seed),
+        on_state=watch,
+        **config.plugins,
+    )
+    if not torch.isfinite(result.image).all():
+        raise InputError(
+            f"the restoration is not finite: the prior {config.prior!r} or the options do not suit this task"
+        )
+    deviation = case.crop(seen["cov"])[0].float().mean(0).clamp(min=0).sqrt() / 2
+    baseline = case.crop(case.problem.operator.pinv(case.problem.y))
+    residual = case.problem.residual(result.image).item()
+    return Outcome(case, sampler, result, case.crop(result.image), baseline, deviation.cpu(), seen["sigma"], residual)
+
+
+# --- what is written --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path, names: tuple[str, ...] = FILES) -> Iterator[Path]:
+    """`folder`, made if need be and tried with a file before anything is computed; unmade if nothing came of it."""
+    made: list[Path] = []
+    try:
+        try:
+            made = [p for p in (folder, *folder.parents) if not p.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except FileExistsError:
+            raise InputError(f"out: {folder} is a file; give a folder") from None
+        except OSError as error:
+            raise InputError(f"out: cannot write in {folder} ({error.strerror}); give another folder") from None
+        if blocked := [name for name in names if (folder / name).is_dir()]:
+            raise InputError(f"out: {folder / blocked[0]} is a folder, where a file would go; give another folder")
+        yield folder
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds something by now, or was never made
+                path.rmdir()
+        raise
+
+
+def save(outcome: Outcome, engine: Engine, folder: Path) -> dict[str, Any]:
+    """Writes the files of FILES, each whole or not at all, and returns the report.
+
+    What took long to compute goes first, and the report last: a folder that has one is complete, and a failure (or
+    Ctrl-C) while the metrics fetch their weights loses nothing. A report that is already there is taken away first.
+    """
+    case = outcome.case
+    for stale in ("report.json", "compare.png"):
+        (folder / stale).unlink(missing_ok=True)
+    remember(case, folder / "measurement.safetensors")
+    save_image(case.preview, folder / "degraded.png")
+    save_image(outcome.image, folder / "restored.png")
+    high = plates.nice_ceiling(outcome.deviation.numpy())
+    about = {"quantity": f"standard deviation at sigma_bar {outcome.map_sigma:.3g}, for images in [0, 1]"}
+    values = outcome.deviation.numpy()
+    atomic_write(folder / "uncertainty.png", lambda file: plates.save_map(values, high, about, file))
+    report = describe(outcome, engine, high)
+    figure = plates.plate(panels(outcome, report), *headings(outcome, engine.config, report))
+    atomic_write(folder / "compare.png", lambda file: plates.save_plate(figure, file))
+    atomic_write(folder / "report.json", lambda file: file.write(to_json(report).encode()))
+    return report
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """Indented JSON with its lists of numbers on one line each."""
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
+    return (
+        re.sub(r"\[[\d\s.,e+-]+\]", lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text)
+        + "\n"
+    )
+
+
+def assess(
+    images: Mapping[str, Tensor], reference: Tensor | None
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """Each metric of each image against the reference, None where it cannot be had, and notes that say why."""
+    values: dict[str, dict[str, float | None]] = {name: dict.fromkeys(METRICS) for name in images}
+    if reference is None:
+        return values, ["no reference: a restored measurement has no psnr, ssim or lpips"]
+    notes = []
+    for metric, function in METRICS.items():
+        try:
+            for name, image in images.items():
+                value = float(function(image, reference)[0])
+                values[name][metric] = value if math.isfinite(value) else None
+                if not math.isfinite(value):
+                    notes.append(f"{metric} of {name}: not finite (equal images)")
+        except Exception as error:  # noqa: BLE001  whatever a metric lacks, the restoration is kept
+            notes.append(f"{metric}: not available ({one_line(error)})")
+    return values, notes
+
+
+def describe(outcome: Outcome, engine: Engine, high: float) -> dict[str, Any]:
+    """The report: numbers, options, versions and seeds; JSON types only, the same keys in every run."""
+    case, result, config = outcome.case, outcome.result, engine.config
+    values, notes = assess({"restored": outcome.image, "baseline": outcome.baseline}, case.reference)
+    height, width = case.window
+    return {
+        **values["restored"],
+        "baseline": values["baseline"],
+        "residual": outcome.residual,
+        "residual_expected": float(case.problem.sigma_y[0]),
+        "nfe": int(result.nfe[0]),
+        "backward": int(result.backward[0]),
+        "seconds": round(result.seconds, 3),
+        "task": str(case.task),
+        "host": config.host,
+        "leader": config.leader,
+        "prior": {"name": engine.prior.name, "sha256": sha256(prior_path(config.prior))},
+        "image": {"width": width, "height": height, "padded": list(case.problem.operator.image_shape[1:][::-1])},
+        "source": dict(case.source),
+        "seeds": {"measurement": case.seed, "restoration": config.seed},
+        "uncertainty": {
+            "mean": float(outcome.deviation.mean()),
+            "maximum": float(outcome.deviation.max()),
+            "shown_from_to": [0.0, high],
+            "sigma_bar": outcome.map_sigma,
+        },
+        "times": list(result.times[0]),
+        "config": asdict(config) | {"prior": engine.prior.name},
+        "plugins": plugin_names(outcome, config),
+        "units": "psnr in dB; residuals for images in [-1, 1]; uncertainty for images in [0, 1]; seconds of the restoration",
+        "versions": versions(),
+        "machine": machine(engine.device),
+        "notes": [*case.notes, *notes],
+    }
+
+
+def plugin_names(outcome: Outcome, config: Config) -> dict[str, str | None]:
+    """The host and LEADer's plug-ins with their parameters, as they are written in Python."""
+    plugins = {name: None if value is None else repr(value) for name, value in config.plugins.items()}
+    return {"sampler": repr(outcome.sampler), **plugins}
+
+
+def versions() -> dict[str, str]:
+    from leader_nb import __version__  # here, because the package imports its modules before it has a version
+
+    return {"leader_nb": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the seconds were measured on."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": device.type, "gpu": gpu}
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# --- the plate --------------------------------------------------------------------------------------------------
+
+DEGRADATION_NAMES = {
+    "sr": "{}x super-resolution",
+    "pool": "{}x average pooling",
+    "gaussian": "Gaussian blur",
+    "inpaint": "{} % of the pixels lost",
+    "denoise": "Denoising",
+    "color": "Colour lost",
+}
+HOST_NAMES = {"ddnm": "DDNM", "ddnm+": "DDNM+"}
+ROOT_NAMES = {"DDNMPlus": "DDNM+"}
+
+
+def headings(outcome: Outcome, config: Config, report: Mapping[str, Any]) -> tuple[str, str]:
+    """The two lines above a plate."""
+    kind, number = split(outcome.case.task.degradation)
+    sigma = outcome.case.task.sigma
+    what = DEGRADATION_NAMES.get(kind, outcome.case.task.degradation).format(number)
+    what += f", noise {sigma:g}" if sigma else ", no noise"
+    skipped = f" of {config.steps} steps" if report["nfe"] != config.steps else " steps"
+    line = f"{outcome.case.task}   ·   {report['nfe']}{skipped}   ·   {report['seconds']:.1f} s on {report['machine']['device']}"
+    return (
+        f"{what}: {method_name(outcome, config)}",
+        f"{line}   ·   prior {report['prior']['name']}   ·   seed {config.seed}",
+    )
+
+
+def method_name(outcome: Outcome, config: Config) -> str:
+    """DDNM+ with LEADer, for instance."""
+    kind = type(outcome.sampler).__name__
+    name = ROOT_NAMES.get(kind, HOST_NAMES.get(config.host, config.host))
+    preset = "" if config.preset == "calibrated" else f" ({config.preset} preset)"
+    return f"{name} with LEADer{preset}" if config.leader else name
+
+
+def panels(outcome: Outcome, report: Mapping[str, Any]) -> list[plates.Panel]:
+    """Original (where known), degraded, restored, uncertainty."""
+    case, height, width = outcome.case, *outcome.case.window
+    preview = to_pixels(case.preview[0])
+    size = f"{preview.shape[1]} x {preview.shape[0]} px"
+    first = (
+        []
+        if case.reference is None
+        else [plates.Panel("Original", f"{width} x {height} px", to_pixels(case.reference[0]))]
+    )
+    naive = quality_line(report["baseline"])
+    residual = f"residual {outcome.residual:.3f} (noise {report['residual_expected']:.3f})"
+    return [
+        *first,
+        plates.Panel("Degraded", f"{size}\nA$^{{+}}$y: {naive}" if naive else size, preview),
+        plates.Panel(
+            "Restored", "\n".join(filter(None, (quality_line(report), residual))), to_pixels(outcome.image[0])
+        ),
+        plates.Panel(
+            "Uncertainty",
+            "standard deviation per pixel",
+            outcome.deviation.numpy(),
+            report["uncertainty"]["shown_from_to"][1],
+        ),
+    ]
+
+
+def quality_line(values: Mapping[str, Any]) -> str:
+    """`PSNR 26.31 dB   SSIM 0.71   LPIPS 0.123`, of what is known."""
+    forms = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.3f}", "lpips": "LPIPS {:.3f}"}
+    return "   ".join(form.format(values[name]) for name, form in forms.items() if values.get(name) is not None)

@@ -1,0 +1,171 @@
+"""SATP: the step length from the map, its guards, and the network calls it costs on a known image model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from laws import check_step_rule, normal
+from torch import Tensor
+
+from leader_nb import Schedule
+from leader_nb.errors import InputError
+from leader_nb.schedule import uniform_grid
+from leader_nb.steps import SATP, Uniform
+
+SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
+BAD = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, -0.0, 1e-12, 1e-300]
+GUARD = math.ceil(0.1 * 100)
+
+
+def maps(*u: float) -> Tensor:
+    """Constant maps, (B, 1, 2, 2), with mean u."""
+    return torch.tensor(u, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+
+def steps(rule: SATP, k: int, *u: float) -> list[int]:
+    """The lengths of the steps from position k of 100, one for each u."""
+    there, _ = rule.next(torch.full((len(u),), k), maps(*u), rule.init(SIGMAS, len(u)))
+    return (k - there).tolist()
+
+
+@pytest.mark.parametrize(
+    "rule", [Uniform(), SATP(), SATP(budget=0.0), SATP(budget=1e9, longest=1.0), SATP(rho=2.0), SATP(trust_below=0.5)], ids=repr
+)
+def test_laws(rule) -> None:
+    """k' < k, not below 0, each image by its own map, for good maps and bad."""
+    check_step_rule(rule, torch.cat([maps(1e-4, 0.01, 0.3), maps(*BAD), normal(3, 1, 2, 2)]))
+
+
+def test_uniform_is_one_at_a_time() -> None:
+    assert Uniform().next(torch.tensor([5, 1]), None, {})[0].tolist() == [4, 0]
+
+
+def test_eq_19_in_the_grid() -> None:
+    """eta B / U = 0.06 / U, floored, at least 1 and at most a tenth of the grid."""
+    assert steps(SATP(), 50, 0.1, 0.06 / 1.99, 0.06 / 2.01, 0.06 / 9.5, 0.06 / 10.5, 0.06 / 500) == [1, 1, 2, 9, 10, 10]
+    assert steps(SATP(), 3, 1e-4) == [3], "never below the clean image"
+
+
+def test_budget_zero_is_the_host() -> None:
+    assert steps(SATP(budget=0.0), 50, 1e-9, 1e-6, 1.0, *BAD) == [1] * (3 + len(BAD))
+
+
+@given(u=st.floats(1e-9, 10), budget=st.floats(0, 10), more=st.floats(1, 100), rho=st.floats(1, 4), k=st.integers(1, 100))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_the_step_never_shrinks_when_it_should_not(u: float, budget: float, more: float, rho: float, k: int) -> None:
+    """It does not fall when the budget or eta grows, nor when U falls."""
+    (short,) = steps(SATP(budget=budget, rho=rho), k, u)
+    assert steps(SATP(budget=budget * more, rho=rho), k, u)[0] >= short
+    assert steps(SATP(budget=budget, rho=rho, eta_skip=6.0 * more), k, u)[0] >= short
+    assert steps(SATP(budget=budget, rho=rho), k, u / more)[0] >= short
+    assert 1 <= short <= min(k, GUARD)
+
+
+@pytest.mark.parametrize("budget", [0.01, 1e6, float("inf")])
+def test_a_bad_map_never_skips_more_than_the_guard(budget: float) -> None:
+    """NaN, infinite, negative or zero U: a single step. Tiny U: at most the guard."""
+    lengths = steps(SATP(budget=budget), 50, *BAD)
+    assert lengths[:6] == [1] * 6 and all(1 <= n <= GUARD for n in lengths)
+    spoiled = maps(0.001).clone()
+    spoiled[0, 0, 0, 0] = float("nan")
+    assert 50 - SATP(budget=budget).next(torch.tensor([50]), spoiled, SATP().init(SIGMAS, 1))[0].item() == 1
+
+
+def test_u_min_is_a_floor() -> None:
+    """Below u_min, U counts as u_min: 0.06 / 0.01 = 6 (0.0599 avoids the edge)."""
+    rule = SATP(u_min=0.0099, longest=1.0)
+    assert steps(rule, 90, 1e-12, 1e-5, 0.0099) == [6, 6, 6] and steps(rule, 90, 0.02) == [2]
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(0.1, 10), (0.05, 5), (0.015, 2), (1.0, 50)])
+def test_longest_is_a_share_of_the_grid(longest: float, expected: int) -> None:
+    assert steps(SATP(budget=1e9, longest=longest), 50, 0.1) == [expected]
+
+
+def test_the_first_step_is_never_skipped() -> None:
+    rule = SATP(budget=1e9)
+    assert steps(rule, 100, 0.1) == [1] and steps(rule, 99, 0.1) == [GUARD]
+
+
+def test_high_noise_is_not_trusted() -> None:
+    """Above trust_below every step is a single one; at and below it, Eq. 19."""
+    rule = SATP(budget=1e9, trust_below=1.0)
+    last = int((SIGMAS <= 1.0).sum()) - 1
+    assert SIGMAS[last] <= 1 < SIGMAS[last + 1] and 20 < last < 30
+    assert steps(rule, last + 1, 0.1) == [1] and steps(rule, last, 0.1) == [GUARD]
+    assert steps(SATP(budget=1e9, trust_below=SIGMAS[last].item()), last, 0.1) == [GUARD]
+
+
+@pytest.mark.parametrize("bad", [{"budget": -1.0}, {"eta_skip": 0.0}, {"rho": 0.5}, {"longest": 0.0}, {"longest": 1.1}], ids=str)
+def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"\ASATP: got [^\n]*\Z"):
+        SATP(**bad)
+
+
+# --- The network calls it costs on a Gaussian image model ----------------------------------------------------------
+
+
+def spectrum(power: float, n: int = 64) -> Tensor:
+    """Eigenvalues of a Gaussian image model with a 1 / f^power spectrum and a variance of 0.25 per pixel, (n, n)."""
+    f = torch.fft.fftfreq(n, dtype=torch.float64)
+    r = (f[:, None] ** 2 + f**2).sqrt()
+    r[0, 0] = 1 / (2 * n)
+    return 0.25 * r**-power / (r**-power).mean()
+
+
+def literal_step(budget: float, eta: float, power: float, k: int) -> int:
+    """Eq. 19 in plain numbers, on the model's mean posterior variance at k."""
+    lam, square = spectrum(power), SIGMAS[k].item() ** 2
+    return max(1, int(eta * budget / ((lam * square / (lam + square)).mean().item() + 1e-8)))
+
+
+def literal(budget: float, eta: float, power: float) -> int:
+    """Network calls of Eq. 19 without guards."""
+    k, count = 100, 0
+    while k > 0:
+        k, count = k - literal_step(budget, eta, power, k), count + 1
+    return count
+
+
+def calls(rule: SATP, power: float) -> int:
+    """Evaluations on the way down from k = 100, with U the mean posterior variance of the model."""
+    k, memo, count = torch.tensor([100]), rule.init(SIGMAS, 1), 0
+    while k > 0:
+        square = SIGMAS[k] ** 2
+        cov = (spectrum(power) * square / (spectrum(power) + square)).view(1, 1, 64, 64)
+        k, memo = rule.next(k, cov, memo)
+        count += 1
+    return count
+
+
+def test_mean_variance_of_the_model() -> None:
+    """U at k = 100, 75, 50, 25, 10, 5, 2, 1 of the 1 / f^2 model."""
+    lam = spectrum(2.0)
+    u = [(lam * SIGMAS[k] ** 2 / (lam + SIGMAS[k] ** 2)).mean().item() for k in (100, 75, 50, 25, 10, 5, 2, 1)]
+    assert u == pytest.approx([0.25, 0.23, 0.16, 0.093, 0.040, 0.015, 0.0021, 1e-4], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("power", "eta", "expected"),
+    [
+        (2.0, 7.0, [100, 99, 97, 95, 65, 29]),
+        (2.4, 5.35, [100, 99, 97, 94, 60, 29]),
+        (2.4, 3.0, [100, 100, 98, 97, 78, 57]),
+        (2.0, 10.0, [100, 99, 96, 92, 36, 18]),
+    ],
+)
+def test_network_calls_for_each_budget(power: float, eta: float, expected: list[int]) -> None:
+    """NFE at B = 0, 0.001, 0.005, 0.01, 0.05, 0.1 as Eq. 19 has them; SATP, which never skips the first step, needs 0 or 1 more.
+
+    The numbers fit the run times of the paper's Table 3 for eta of 5 to 7.
+    """
+    budgets = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1)
+    assert [literal(b, eta, power) for b in budgets] == expected
+    for budget, count in zip(budgets, expected, strict=True):
+        extra = calls(SATP(budget=budget, eta_skip=eta, longest=1.0), power) - count
+        skips_first = literal_step(budget, eta, power, 100) > 1
+        assert extra == 0 or (extra == 1 and skips_first), f"B = {budget}: {extra} more"

@@ -27,7 +27,7 @@ from leader_nb.zoo import PRIORS, choose_device
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
 DEFAULTS, RECIPE = pipeline.Config(), TrainConfig("", "")
-UsageError = typer.BadParameter.__base__  # the base of all complaints about options; it has moved between releases
+UsageError: Any = typer.BadParameter.__base__  # the base of all complaints about options; its module has moved
 
 app = typer.Typer(
     help="Zero-shot image restoration with a diffusion prior, and LEADer on top of it.",

@@ -90,9 +90,9 @@ def trajectory(
     steps, noise = steps or Uniform(), noise or noise_for(len(problem))
     for name, needy in {"modulate": modulate is not None, "steps": steps.needs_map}.items():
         if needy and covariance is None:
-            raise InputError(f"{name}: it needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+            raise InputError(f"{name}: it needs an uncertainty map; give a covariance, such as RunningSecant()")
     if len(noise.ids) != len(problem):
-        raise InputError(f"noise: it has {len(noise.ids)} image ids, the problem {len(problem)} images; give one id each")
+        raise InputError(f"noise: it has {len(noise.ids)} image ids, the problem {len(problem)} images; give one each")
     smallest = min(problem.operator.image_shape[1:])
     if smallest < prior.minimum:
         raise InputError(

@@ -1,4 +1,4 @@
-"""From a photograph, or a saved measurement, to a folder with its restoration and a report: `leader-nb restore`, as functions.
+"""From a photograph, or a saved measurement, to a folder with its restoration and a report: `leader-nb restore`.
 
 engine  = load_engine(config)                                    # checks the options, loads the prior
 case    = photograph(path, "sr4@0.05", 256, engine)              # or recalled(measurement_file, engine)
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ from leader_nb.tasks import Task, parse_task, split
 from leader_nb.zoo import choose_device, prior_path
 
 FILES = ("measurement.safetensors", "degraded.png", "restored.png", "uncertainty.png", "compare.png", "report.json")
+MAP_CAPTION = "standard deviation per pixel"
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": metrics.psnr,
     "ssim": metrics.ssim,
@@ -269,9 +271,8 @@ def _problem(saved: Measurement, task: Task, device: torch.device) -> Problem:
     y = saved.y.float().to(device)
     bound = 2 + 8 * 2 * saved.sigma  # bicubic weights overshoot by less than 2; 8 standard deviations of noise
     if float(y.abs().max()) > bound:
-        raise InputError(
-            f"y has values up to {float(y.abs().max()):.4g}, beyond {bound:.4g}; give it in the units of an image in [-1, 1]"
-        )
+        largest = float(y.abs().max())
+        raise InputError(f"y has values up to {largest:.4g}, beyond {bound:.4g}; give it for images in [-1, 1]")
     operator = task.operator(saved.shape, y, saved.seed)
     if "mask" in saved.tensors:
         operator = inpainting(_mask(saved.tensors["mask"], task, saved.shape), saved.shape, y)
@@ -404,11 +405,8 @@ def save(outcome: Outcome, engine: Engine, folder: Path) -> dict[str, Any]:
 
 def to_json(report: Mapping[str, Any]) -> str:
     """Indented JSON with its lists of numbers on one line each."""
-    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
-    return (
-        re.sub(r"\[[\d\s.,e+-]+\]", lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text)
-        + "\n"
-    )
+    text = json.dumps(report, indent=2, allow_nan=False)
+    return re.sub(r"(?<=\[)[\d\s.,e+-]+(?=\])", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def assess(
@@ -426,7 +424,7 @@ def assess(
                 values[name][metric] = value if math.isfinite(value) else None
                 if not math.isfinite(value):
                     notes.append(f"{metric} of {name}: not finite (equal images)")
-        except Exception as error:  # noqa: BLE001  whatever a metric lacks, the restoration is kept
+        except Exception as error:  # whatever a metric lacks, the restoration is kept
             notes.append(f"{metric}: not available ({one_line(error)})")
     return values, notes
 
@@ -460,7 +458,7 @@ def describe(outcome: Outcome, engine: Engine, high: float) -> dict[str, Any]:
         "times": list(result.times[0]),
         "config": asdict(config) | {"prior": engine.prior.name},
         "plugins": plugin_names(outcome, config),
-        "units": "psnr in dB; residuals for images in [-1, 1]; uncertainty for images in [0, 1]; seconds of the restoration",
+        "units": "psnr in dB; residuals for images in [-1, 1]; uncertainty for images in [0, 1]",
         "versions": versions(),
         "machine": machine(engine.device),
         "notes": [*case.notes, *notes],
@@ -504,57 +502,51 @@ DEGRADATION_NAMES = {
     "denoise": "Denoising",
     "color": "Colour lost",
 }
-HOST_NAMES = {"ddnm": "DDNM", "ddnm+": "DDNM+"}
-ROOT_NAMES = {"DDNMPlus": "DDNM+"}
+METHOD_NAMES = {"DDNMPlus": "DDNM+"}
 
 
 def headings(outcome: Outcome, config: Config, report: Mapping[str, Any]) -> tuple[str, str]:
-    """The two lines above a plate."""
-    kind, number = split(outcome.case.task.degradation)
-    sigma = outcome.case.task.sigma
-    what = DEGRADATION_NAMES.get(kind, outcome.case.task.degradation).format(number)
-    what += f", noise {sigma:g}" if sigma else ", no noise"
-    skipped = f" of {config.steps} steps" if report["nfe"] != config.steps else " steps"
-    line = f"{outcome.case.task}   ·   {report['nfe']}{skipped}   ·   {report['seconds']:.1f} s on {report['machine']['device']}"
-    return (
-        f"{what}: {method_name(outcome, config)}",
-        f"{line}   ·   prior {report['prior']['name']}   ·   seed {config.seed}",
+    """The two lines above a plate: what was done, and with what."""
+    task = outcome.case.task
+    kind, number = split(task.degradation)
+    noise = f"noise {task.sigma:g}" if task.sigma else "no noise"
+    calls = f"{report['nfe']} network calls" + (f" for {config.steps} steps" if report["nfe"] != config.steps else "")
+    details = (
+        str(task),
+        calls,
+        f"{report['seconds']:.1f} s",
+        f"prior {report['prior']['name']}",
+        f"seed {config.seed}",
     )
+    return f"{DEGRADATION_NAMES[kind].format(number)}, {noise}: {method_name(outcome, config)}", "   ·   ".join(details)
 
 
 def method_name(outcome: Outcome, config: Config) -> str:
-    """DDNM+ with LEADer, for instance."""
+    """`DDNM+ with LEADer`, for instance."""
     kind = type(outcome.sampler).__name__
-    name = ROOT_NAMES.get(kind, HOST_NAMES.get(config.host, config.host))
     preset = "" if config.preset == "calibrated" else f" ({config.preset} preset)"
-    return f"{name} with LEADer{preset}" if config.leader else name
+    return METHOD_NAMES.get(kind, kind) + (f" with LEADer{preset}" if config.leader else "")
 
 
 def panels(outcome: Outcome, report: Mapping[str, Any]) -> list[plates.Panel]:
-    """Original (where known), degraded, restored, uncertainty."""
-    case, height, width = outcome.case, *outcome.case.window
-    preview = to_pixels(case.preview[0])
-    size = f"{preview.shape[1]} x {preview.shape[0]} px"
-    first = (
-        []
-        if case.reference is None
-        else [plates.Panel("Original", f"{width} x {height} px", to_pixels(case.reference[0]))]
-    )
-    naive = quality_line(report["baseline"])
-    residual = f"residual {outcome.residual:.3f} (noise {report['residual_expected']:.3f})"
-    return [
-        *first,
-        plates.Panel("Degraded", f"{size}\nA$^{{+}}$y: {naive}" if naive else size, preview),
-        plates.Panel(
-            "Restored", "\n".join(filter(None, (quality_line(report), residual))), to_pixels(outcome.image[0])
-        ),
-        plates.Panel(
-            "Uncertainty",
-            "standard deviation per pixel",
-            outcome.deviation.numpy(),
-            report["uncertainty"]["shown_from_to"][1],
-        ),
+    """Original (where it is known), degraded, restored, uncertainty."""
+    case, preview = outcome.case, to_pixels(outcome.case.preview[0])
+    naive, quality = quality_line(report["baseline"]), quality_line(report)
+    degraded_caption = pixels_line(preview) + (f"\nA$^{{+}}$y:  {naive}" if naive else "")
+    residual = f"residual {outcome.residual:.3f}  (noise {report['residual_expected']:.3f})"
+    shown = [
+        plates.Panel("Degraded", degraded_caption, preview),
+        plates.Panel("Restored", f"{quality}\n{residual}".strip(), to_pixels(outcome.image[0])),
+        plates.Panel("Uncertainty", MAP_CAPTION, outcome.deviation.numpy(), report["uncertainty"]["shown_from_to"][1]),
     ]
+    if case.reference is None:
+        return shown
+    original = to_pixels(case.reference[0])
+    return [plates.Panel("Original", pixels_line(original), original), *shown]
+
+
+def pixels_line(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
 
 
 def quality_line(values: Mapping[str, Any]) -> str:

@@ -89,8 +89,9 @@ def _scale(
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_ticks([0.0, panel.high or 1.0], labels=["0", f"{panel.high:g}"])
     bar.ax.tick_params(length=0, pad=4, labelsize=10, colors=MUTED)
-    for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    first, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     _text(figure, box[0] + box[2] / 2, box[1] - 17, panel.caption, total, size=10, color=MUTED, ha="center")
 
 

@@ -1,7 +1,8 @@
 """Step controllers: which grid position comes next. Position k = T is the noisiest, 0 is the clean image.
 
 Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
-`next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. With `needs_map`, cov is never None.
+`next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. A rule with `needs_map` runs only
+beside a covariance estimator; for the others cov may be None.
 """
 
 from __future__ import annotations

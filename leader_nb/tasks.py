@@ -54,7 +54,8 @@ class Task:
     ) -> Problem:
         """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask and the noise of (seed, ids[i])."""
         noise = noise or noise_for(len(x), seed, ids)
-        return measure(self.operator(tuple(x.shape[1:]), x, seed, noise.ids), x, self.sigma, noise)
+        channels, height, width = x.shape[1:]
+        return measure(self.operator((channels, height, width), x, seed, noise.ids), x, self.sigma, noise)
 
 
 def parse_task(text: str) -> Task:

@@ -158,7 +158,7 @@ def learning_rate(progress: float, step: int, config: TrainConfig) -> float:
 
 def build_state(config: TrainConfig) -> TrainState:
     torch.manual_seed(config.seed)
-    model = Denoiser(config.network).to(config.device, memory_format=torch.channels_last)
+    model = Denoiser(config.network).to(config.device)
     ema = copy.deepcopy(model).requires_grad_(False)
     return TrainState(model, ema, make_optimizers(model, config), np.random.default_rng(config.seed))
 

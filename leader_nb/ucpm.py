@@ -62,7 +62,7 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def gather(down: Tensor, right: Tensor, sign: float, inside: bool = False) -> Tensor:
+def gather(down: Tensor, right: Tensor, *, sign: float, inside: bool = False) -> Tensor:
     """Sum over the edges of each pixel: its outgoing values times `sign`, plus its incoming ones.
 
     With sign -1 this is the adjoint of :func:`differences`. `inside` drops the edges that leave the image.

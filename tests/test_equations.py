@@ -23,7 +23,7 @@ def test_eqs_2_and_5_are_inverse() -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
 def test_eq_21_splits_a_variance_of_one_minus_abar(eta: float) -> None:
-    """x_s = sqrt(abar) x0 + sigma sqrt(1 - eta^2) eps + injected, injected = eta sigma z; the squared weights sum to sigma^2."""
+    """x_s = sqrt(abar) x0 + sigma sqrt(1 - eta^2) eps + eta sigma z; the squares of the weights sum to sigma^2."""
     x, injected = eq.ddim(X0, EPS, Z, ABAR, eta)
     sigma = (1 - ABAR).sqrt()
     close(injected, eta * sigma * Z, "injected")

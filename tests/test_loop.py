@@ -22,7 +22,7 @@ from leader_nb.steps import SATP, Uniform
 from leader_nb.tree import Tree, put, rows
 from leader_nb.ucpm import UCPM, HuberTV
 
-EAGER = {"covariance": RunningSecant(), "modulate": UCPM(), "steps": SATP(budget=0.05)}  # skips a lot, each image its own way
+EAGER = {"covariance": RunningSecant(), "modulate": UCPM(), "steps": SATP(budget=0.05, longest=0.3)}  # skips a lot
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +46,16 @@ def test_each_image_has_its_own_clock(which: str, task: str, contrasts: Tensor, 
 
 def test_images_do_finish_at_different_times(exact: Prior, contrasts: Tensor) -> None:
     result = restore(parse_task("sr4@0.05").measure(contrasts), exact, DDNMPlus(), grid=15, **EAGER)
-    assert len(set(result.nfe.tolist())) >= 3 and len(set(result.times)) >= 3
+    assert len(set(result.nfe.tolist())) >= 3 and len(set(result.times)) >= 3, result.nfe.tolist()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_threads_do_not_mix_images(threads: int, network: Prior) -> None:
-    """The same with more threads and images large enough to be split among them."""
+def test_threads_do_not_mix_images(network: Prior) -> None:
+    """The same with two threads and images large enough to be split between them."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(2)
     try:
-        problem = parse_task("sr4@0.05").measure(normal(3, 3, 64, 64) / 4)
-        check_alone_as_in_a_batch(DDNMPlus(), problem, network, grid=2, covariance=RunningSecant(), modulate=UCPM())
+        problem = parse_task("sr4@0.05").measure(normal(2, 3, 64, 64) / 4)
+        check_alone_as_in_a_batch(DDNMPlus(), problem, network, grid=1, covariance=RunningSecant(), modulate=UCPM())
     finally:
         torch.set_num_threads(before)
 
@@ -192,7 +191,9 @@ def test_states_tell_the_story(exact: Prior, samples: Tensor) -> None:
     for ours, theirs in zip(watched, states, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(tensors(ours), tensors(theirs), strict=True) if a.shape == b.shape)
     assert [s.k.tolist() for s in states] == [[k] * 5 for k in (5, 4, 3, 2, 1)]
-    assert [s.s.tolist() for s in states[:-1]] == [s.t.tolist() for s in states[1:]] and states[-1].s.tolist() == [-1] * 5
+    assert [s.s.tolist() for s in states[:-1]] == [s.t.tolist() for s in states[1:]] and states[-1].s.tolist() == [
+        -1
+    ] * 5
     same(result.image, states[-1].x, "result")
     same(states[1].belief.x_t, states[0].x, "x is where the next turn starts")
 
@@ -314,4 +315,8 @@ def test_an_estimator_can_start_late(exact: Prior, samples: Tensor) -> None:
 
 def test_uniform_steps_are_the_default(exact: Prior, samples: Tensor) -> None:
     problem = parse_task("sr4@0").measure(samples)
-    same(restore(problem, exact, DDNM(), grid=3, steps=Uniform()).image, restore(problem, exact, DDNM(), grid=3).image, "default")
+    same(
+        restore(problem, exact, DDNM(), grid=3, steps=Uniform()).image,
+        restore(problem, exact, DDNM(), grid=3).image,
+        "default",
+    )

@@ -24,6 +24,7 @@ from leader_nb.networks.unet import preconditioning
 from leader_nb.zoo import prior_hash, prior_path
 
 SIGMA = torch.tensor([0.1, 1.0, 30.0], dtype=torch.float64)
+REACH = 6 * 2 + 4 * 4 + 3  # pixels: six 3 x 3 convolutions on cells of 2, four on cells of 4, and the rest of a cell
 
 
 # --- The network ---------------------------------------------------------------------------------------------------
@@ -47,17 +48,17 @@ def test_padding_is_by_reflection(tiny: Denoiser) -> None:
 def test_fully_convolutional(tiny: Denoiser) -> None:
     """Far from borders, the output of a crop (cut at multiples of the stride) is the crop of the output."""
     x = normal(1, 3, 96, 96)
-    whole, part = tiny(x, SIGMA[:1]), tiny(x[..., 16:80, 12:76], SIGMA[:1])
-    reach = 28
-    close(part[..., reach:-reach, reach:-reach], whole[..., 16 + reach : 80 - reach, 12 + reach : 76 - reach], "crop", 1e-12)
-    assert (part - whole[..., 16:80, 12:76]).abs().max() > 1e-6, "borders should differ: is the network local at all?"
+    whole, part = tiny(x, SIGMA[:1])[..., 8:88, 12:92], tiny(x[..., 8:88, 12:92], SIGMA[:1])
+    inside = slice(REACH, 80 - REACH)
+    close(part[..., inside, inside], whole[..., inside, inside], "crop", 1e-12)
+    assert (part - whole).abs().max() > 1e-6, "borders should differ"
 
 
 def test_a_pixel_is_felt_only_nearby(tiny: Denoiser) -> None:
     x = normal(1, 3, 96, 96).requires_grad_()
     gradient = torch.autograd.grad(tiny(x, SIGMA[:1])[0, 0, 48, 48], x)[0][0].abs().sum(0)
     felt = gradient.nonzero()
-    assert felt.min() >= 48 - 28 and felt.max() <= 48 + 28 and len(felt) > 400
+    assert felt.min() >= 48 - REACH and felt.max() <= 48 + REACH and len(felt) > 400
 
 
 def test_batch_independence(tiny: Denoiser) -> None:
@@ -107,7 +108,7 @@ def saved(tiny: Denoiser, tmp_path: Path) -> Path:
 
 
 def test_round_trip(saved: Path, tiny: Denoiser) -> None:
-    """Same weights (rounded to float32), configuration, metadata and output; frozen, in eval mode; nothing left over."""
+    """Same weights (rounded to float32), configuration, metadata and output; frozen, in eval mode; no other file."""
     net, header = load_denoiser(saved)
     assert net.config == TINY and header["note"] == "for tests" and not net.training
     assert not any(p.requires_grad for p in net.parameters())
@@ -172,23 +173,21 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_embedded_prior_loads(name: str) -> None:
-    """Under 16 MB, RGB, with a recipe and a hash that is the sha256 of its file."""
+    """Under 16 MB, RGB, made by a counted number of steps, with a hash that is the sha256 of its file."""
     path = prior_path(name)
     assert path.stat().st_size <= 16e6
     assert prior_hash(name) == sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     net, header = load_denoiser(path)
     assert net.config.channels == 3 and int(header["steps"]) > 0
-    recipe = json.loads(header["recipe"])
-    assert tuple(recipe["network"]["widths"]) == net.config.widths
     assert not any("/" in str(value) for value in header.values()), "a path of the training machine"
     prior = load_prior(name)
     assert prior.name == name and prior.minimum == net.minimum
 
 
-@pytest.mark.parametrize(("level", "least"), [(15, 30.0), (25, 27.0), (50, 24.0)])
+@pytest.mark.parametrize(("level", "least"), [(15, 31.0), (25, 28.0), (50, 24.0)])
 def test_the_embedded_prior_denoises(level: int, least: float) -> None:
-    """PSNR of the built-in photograph after sigma = level / 255 (24.6, 20.2 and 14.2 dB before)."""
-    x = builtin_photo(64)
+    """PSNR of a photograph after noise of sigma = level / 255 (24.6, 20.2 and 14.2 dB before)."""
+    x = builtin_photo("chelsea", 64)
     prior = load_prior()
     sigma = 2 * level / 255
     t = torch.tensor([prior.schedule.nearest_time(sigma)])
@@ -232,7 +231,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_resumes_exactly(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed inside step 6, after the checkpoint at 4: resuming gives the weights and history of an uninterrupted run."""
+    """Killed inside step 6, after the checkpoint at 4: resuming gives what an uninterrupted run gives."""
     train.train(config(photos, tmp_path / "whole"))
     step = train.train_step
 
@@ -261,7 +260,10 @@ def test_a_killed_run_resumes_exactly(photos: Path, tmp_path: Path, monkeypatch:
 
 
 def test_training_is_a_function_of_its_seed(photos: Path, tmp_path: Path) -> None:
-    files = [train.train(config(photos, tmp_path / name, seed=seed, steps=2)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    files = [
+        train.train(config(photos, tmp_path / name, seed=seed, steps=2))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
     a, b, c = (load_file(f) for f in files)
     assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], c[k]) for k in a)
 
@@ -274,10 +276,11 @@ def test_a_finished_run_does_nothing_more(photos: Path, tmp_path: Path, monkeypa
 
 
 def test_training_learns(photos: Path, tmp_path: Path) -> None:
-    """Sixty steps on four pictures lower the loss by a third."""
-    train.train(config(photos, tmp_path, steps=60, batch=4, save_every=15, network=UNetConfig(3, (8, 12), 1, 16)))
-    losses = [row["loss"] for row in json.loads((tmp_path / "history.json").read_text())]
-    assert losses[-1] < 0.67 * losses[0]
+    """From step 15 to step 30 on four pictures, the held-out PSNR at sigma = 50 / 255 rises by at least 0.5 dB."""
+    network = UNetConfig(3, (32,), 1, 16)
+    train.train(config(photos, tmp_path, steps=30, batch=16, lr=0.01, ema=0.9, save_every=15, network=network))
+    first, last = (row["psnr50"] for row in json.loads((tmp_path / "history.json").read_text()))
+    assert last > first + 0.5
 
 
 def test_what_is_trained_can_be_used(photos: Path, tmp_path: Path) -> None:
@@ -287,7 +290,9 @@ def test_what_is_trained_can_be_used(photos: Path, tmp_path: Path) -> None:
     assert load_prior(str(path))(normal(1, 3, 8, 8).float(), torch.tensor([300])).x0.shape == (1, 3, 8, 8)
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"images": "nowhere"}, "images: no folder"), ({"crop": 64}, "crop: fewer than 2")])
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"images": "nowhere"}, "images: no folder"), ({"crop": 64}, "crop: fewer than 2")]
+)
 def test_training_refuses_what_it_cannot_use(changes: dict, message: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
         train.train(config(photos, tmp_path, **changes))

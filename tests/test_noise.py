@@ -138,6 +138,11 @@ def test_bad_measurements_are_refused() -> None:
     op, sigma = denoising((2, 4, 4), LIKE), torch.zeros(3, dtype=torch.float64)
     holes = LIKE.clone()
     holes[1, 0, 2, 2] = float("nan")
-    for y, s, name in [(holes, sigma, "y"), (LIKE[:, :1], sigma, "y"), (LIKE, sigma[:2], "sigma_y"), (LIKE, sigma - 1, "sigma_y")]:
+    for y, s, name in [
+        (holes, sigma, "y"),
+        (LIKE[:, :1], sigma, "y"),
+        (LIKE, sigma[:2], "sigma_y"),
+        (LIKE, sigma - 1, "sigma_y"),
+    ]:
         with pytest.raises(InputError, match=rf"\A{name}: [^\n]*\Z"):
             Problem(y, op, s)

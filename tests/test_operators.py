@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from laws import check_constant_gain, check_dense, check_grey_in_grey_out, check_operator, close, images, normal
 
 from leader_nb.errors import InputError
-from leader_nb.operators import Operator, average_pool, bicubic, convolution, denoising, gaussian_kernel, grey, inpainting
+from leader_nb.operators import (
+    Operator,
+    average_pool,
+    bicubic,
+    convolution,
+    denoising,
+    gaussian_kernel,
+    grey,
+    inpainting,
+)
 from leader_nb.operators.separable import bicubic_matrix
 from leader_nb.tasks import DEGRADATIONS, TASKS, Task, parse_task
 
@@ -126,7 +135,9 @@ def test_average_pool_is_avg_pool2d(factor: int) -> None:
     close(op.s[op.s > 0], torch.full((op.rank // 3,), 1 / factor, dtype=x.dtype), "s = 1 / f", 1e-13)
 
 
-@pytest.mark.parametrize("kernel", [gaussian_kernel(), KERNELS[0], torch.rand(9, 9)], ids=["gaussian", "any", "wider than 8"])
+@pytest.mark.parametrize(
+    "kernel", [gaussian_kernel(), KERNELS[0], torch.rand(9, 9)], ids=["gaussian", "any", "wider than 8"]
+)
 def test_convolution_is_circular_and_is_no_correlation(kernel: torch.Tensor) -> None:
     """y_p = sum_q k_q x_(p - q), indices modulo the size, kernel centred: a sum of rolled images."""
     x, half = normal(2, 3, 8, 10), len(kernel) // 2

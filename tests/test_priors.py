@@ -21,14 +21,19 @@ SIGMAS = [0.05, 0.3, 1.0, 5.0, 100.0]
 def spikes(std: float = 0.05) -> GaussianMixture:
     """Half a chance each of N(-1, std^2) and N(1, std^2): one pixel."""
     means = torch.tensor([[-1.0], [1.0]])
-    return mixture_from_covariances(torch.tensor([0.5, 0.5]), means, torch.full((2, 1, 1), std**2, dtype=torch.float64), (1, 1, 1))
+    return mixture_from_covariances(
+        torch.tensor([0.5, 0.5]), means, torch.full((2, 1, 1), std**2, dtype=torch.float64), (1, 1, 1)
+    )
 
 
 def density(mixture: GaussianMixture, scale: Tensor, variance: Tensor):
     """log p of scale x0 + sqrt(variance) n for x0 ~ mixture, from torch.distributions; flat x (N,)."""
     covariances = torch.einsum("jnk,jk,jmk->jnm", mixture.bases, mixture.values, mixture.bases)
     eye = torch.eye(covariances.shape[1], dtype=torch.float64)
-    parts = [MultivariateNormal(scale * m, scale**2 * c + variance * eye) for m, c in zip(mixture.means, covariances, strict=True)]
+    parts = [
+        MultivariateNormal(scale * m, scale**2 * c + variance * eye)
+        for m, c in zip(mixture.means, covariances, strict=True)
+    ]
     return lambda x: torch.logsumexp(mixture.log_weights + torch.stack([p.log_prob(x.flatten()) for p in parts]), 0)
 
 
@@ -47,13 +52,15 @@ def test_eq_10_sigma_squared_jacobian_is_the_posterior_covariance(sigma: float) 
     jacobian = torch.autograd.functional.jacobian(lambda v: SMALL.mean(v, s), x).view(16, 16)
     exact = SMALL.covariance(x, s)
     assert (s**2 * jacobian - exact).abs().max() <= 1e-8 * exact.abs().max(), "Eq. 10"
-    assert (exact - exact.T).abs().max() <= 1e-12 and (jacobian - jacobian.T).abs().max() <= 1e-10 * jacobian.abs().max()
+    assert (exact - exact.T).abs().max() <= 1e-12 and (
+        jacobian - jacobian.T
+    ).abs().max() <= 1e-10 * jacobian.abs().max()
     assert torch.linalg.eigvalsh(exact).min() > -1e-12 * exact.abs().max(), "a covariance is not negative"
 
 
 @pytest.mark.parametrize("t", [0, 50, 200, 500, 900])
 def test_eq_10_in_the_form_of_the_paper(t: int) -> None:
-    """diag Cov = (1 - abar) / abar (1 - (1 - abar) F), F = - diag of the Hessian of log p_t; the score is -eps / sqrt(1 - abar)."""
+    """diag Cov = (1 - abar) / abar (1 - (1 - abar) F), F = - diag Hessian of log p_t; its gradient is the score."""
     belief = belief_at(SMALL.prior(), SMALL.sample(1, generator(t)), t)
     abar = belief.abar.reshape(())
     log_p = density(SMALL, abar.sqrt(), 1 - abar)
@@ -174,9 +181,9 @@ def test_vjp_is_the_transposed_jacobian(name: str, kept: bool, network: Prior) -
     prior, x = (SMALL.prior(), SMALL.sample(1, generator(0))) if name == "mixture" else (network, normal(1, 3, 4, 4))
     t = torch.tensor([300])
     belief = prior(x, t, gradient=kept)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda v: prior.predict(v, t, prior.schedule).x0, x
-    ).view(x.numel(), x.numel())
+    jacobian = torch.autograd.functional.jacobian(lambda v: prior.predict(v, t, prior.schedule).x0, x).view(
+        x.numel(), x.numel()
+    )
     assert jacobian.abs().max() > 1e-3
     for seed in (1, 2):
         v = normal(*x.shape, seed=seed)

@@ -13,7 +13,6 @@ from laws import (
     check_host,
     close,
     constant_noise,
-    normal,
     oracle,
     same,
 )
@@ -22,8 +21,8 @@ from torch import Tensor
 from leader_nb import DDNM, SAMPLERS, TASKS, DDNMPlus, Prediction, Prior, Schedule, host, noise_for, parse_task, restore
 from leader_nb.covariance import RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
-from leader_nb.noise import Noise, keyed_normal
-from leader_nb.operators import Mask, Operator, denoising
+from leader_nb.noise import keyed_normal
+from leader_nb.operators import Mask
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler, Step
 from leader_nb.steps import SATP
@@ -107,7 +106,9 @@ def test_golden_scalars(sampler: Sampler, s: float, sigma_y: float, x0y: float |
 
 @pytest.mark.parametrize("task", NOISE_FREE)
 @pytest.mark.parametrize("sampler", PROJECTING, ids=repr)
-def test_ddnm_agrees_with_the_data_at_every_step(sampler: Sampler, task: str, exact: Prior, network: Prior, samples: Tensor) -> None:
+def test_ddnm_agrees_with_the_data_at_every_step(
+    sampler: Sampler, task: str, exact: Prior, network: Prior, samples: Tensor
+) -> None:
     """A x0y = y, noise-free, whatever the denoiser; in float32 to 1e-4."""
     problem = parse_task(task).measure(samples[:2])
     check_data_consistency(sampler, problem, exact, grid=6)
@@ -160,7 +161,8 @@ def test_ddnm_at_eta_zero_forgets_the_seed_after_x_t(exact: Prior, samples: Tens
 
     for eta in (0.0, 0.85):
         first, second = (
-            restore(problem, exact, DDNM(eta), grid=6, noise=replace(noise_for(2, seed), source=source)).image for seed in (1, 2)
+            restore(problem, exact, DDNM(eta), grid=6, noise=replace(noise_for(2, seed), source=source)).image
+            for seed in (1, 2)
         )
         assert torch.equal(first, second) is (eta == 0)
 
@@ -206,9 +208,11 @@ def test_ddnm_plus_injects_exactly_the_missing_variance(eta: float, sigma_y: flo
         passed = torch.where(measured, abar * r.lam**2 * sigma_y**2 / SPECTRUM.clamp(min=1e-9) ** 2, 0.0)
         close(passed + r.d1**2 + r.d2**2, (1 - abar).expand_as(SPECTRUM), f"variance at t = {time}", 1e-12)
         assert (r.lam >= 0).all() and (r.lam <= 1 + 1e-12).all()
-        assert not r.d2[measured].any() and (r.d2[~measured] - (1 - eta**2) ** 0.5 * (1 - abar).sqrt()).abs().max() < 1e-12
+        assert (
+            not r.d2[measured].any() and (r.d2[~measured] - (1 - eta**2) ** 0.5 * (1 - abar).sqrt()).abs().max() < 1e-12
+        )
         seen |= set((r.lam[measured] > 1 - 1e-12).tolist())
-    assert seen == {True, False} or eta == 0 and seen, "both rules should have been met"
+    assert seen == {True, False} or (eta == 0 and seen), "both rules should have been met"
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85])
@@ -279,7 +283,8 @@ def test_the_released_variant_differs_only_where_it_must(task: str, exact: Prior
     belief, target = belief_at(exact, samples, 300), torch.full((5,), 250)
     op = problem.operator
     ours, theirs = (
-        host.step(belief, target, problem, noise, host.init(problem, noise)[1]) for host in (DDNMPlus(), DDNMPlus(variant="released"))
+        host.step(belief, target, problem, noise, host.init(problem, noise)[1])
+        for host in (DDNMPlus(), DDNMPlus(variant="released"))
     )
     same(ours.x0y, theirs.x0y, "x0y")
     same(ours.injected, theirs.injected, "injected")
@@ -299,7 +304,8 @@ def test_injected_noise_is_what_z_adds(exact: Prior, samples: Tensor) -> None:
         target = torch.full((5,), 250)
         _, carry = sampler.init(problem, noise_for(5))
         with_z, without = (
-            sampler.step(belief, target, problem, n.at(target, 0 * target), carry) for n in (noise_for(5), constant_noise(0.0, 5))
+            sampler.step(belief, target, problem, n.at(target, 0 * target), carry)
+            for n in (noise_for(5), constant_noise(0.0, 5))
         )
         close(with_z.x - without.x, with_z.injected, "injected")
         assert not without.injected.any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from laws import close, normal, same
@@ -10,7 +12,19 @@ from leader_nb.errors import InputError
 from leader_nb.schedule import Schedule, check_grid, uniform_grid
 
 TIMES = torch.tensor([0, 10, 20, 50, 100, 200, 300, 500, 900, 990, 999])
-ABAR = [0.9999, 0.997806, 0.993735, 0.969951, 0.895141, 0.656347, 0.394011, 0.0777967, 2.70244e-4, 4.83705e-5, 4.03583e-5]
+ABAR = [
+    0.9999,
+    0.997806,
+    0.993735,
+    0.969951,
+    0.895141,
+    0.656347,
+    0.394011,
+    0.0777967,
+    2.70244e-4,
+    4.83705e-5,
+    4.03583e-5,
+]
 SIGMA = [0.01, 0.04689, 0.0794, 0.17601, 0.34226, 0.72359, 1.24016, 3.44297, 60.82, 143.78, 157.41]
 
 
@@ -60,7 +74,7 @@ def test_common_grid() -> None:
 def test_every_grid_falls_without_repeats_to_zero() -> None:
     for steps in range(1, 1001):
         grid = uniform_grid(steps)
-        assert len(grid) == steps and all(a > b for a, b in zip(grid, grid[1:], strict=False)), steps
+        assert len(grid) == steps and all(a > b for a, b in itertools.pairwise(grid)), steps
         assert steps == 1 or grid[-1] == 0
 
 

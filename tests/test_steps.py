@@ -33,7 +33,9 @@ def steps(rule: SATP, k: int, *u: float) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "rule", [Uniform(), SATP(), SATP(budget=0.0), SATP(budget=1e9, longest=1.0), SATP(rho=2.0), SATP(trust_below=0.5)], ids=repr
+    "rule",
+    [Uniform(), SATP(), SATP(budget=0.0), SATP(budget=1e9, longest=1.0), SATP(rho=2.0), SATP(trust_below=0.5)],
+    ids=repr,
 )
 def test_laws(rule) -> None:
     """k' < k, not below 0, each image by its own map, for good maps and bad."""
@@ -54,7 +56,9 @@ def test_budget_zero_is_the_host() -> None:
     assert steps(SATP(budget=0.0), 50, 1e-9, 1e-6, 1.0, *BAD) == [1] * (3 + len(BAD))
 
 
-@given(u=st.floats(1e-9, 10), budget=st.floats(0, 10), more=st.floats(1, 100), rho=st.floats(1, 4), k=st.integers(1, 100))
+@given(
+    u=st.floats(1e-9, 10), budget=st.floats(0, 10), more=st.floats(1, 100), rho=st.floats(1, 4), k=st.integers(1, 100)
+)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_the_step_never_shrinks_when_it_should_not(u: float, budget: float, more: float, rho: float, k: int) -> None:
     """It does not fall when the budget or eta grows, nor when U falls."""
@@ -100,7 +104,9 @@ def test_high_noise_is_not_trusted() -> None:
     assert steps(SATP(budget=1e9, trust_below=SIGMAS[last].item()), last, 0.1) == [GUARD]
 
 
-@pytest.mark.parametrize("bad", [{"budget": -1.0}, {"eta_skip": 0.0}, {"rho": 0.5}, {"longest": 0.0}, {"longest": 1.1}], ids=str)
+@pytest.mark.parametrize(
+    "bad", [{"budget": -1.0}, {"eta_skip": 0.0}, {"rho": 0.5}, {"longest": 0.0}, {"longest": 1.1}], ids=str
+)
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\ASATP: got [^\n]*\Z"):
         SATP(**bad)
@@ -159,7 +165,7 @@ def test_mean_variance_of_the_model() -> None:
     ],
 )
 def test_network_calls_for_each_budget(power: float, eta: float, expected: list[int]) -> None:
-    """NFE at B = 0, 0.001, 0.005, 0.01, 0.05, 0.1 as Eq. 19 has them; SATP, which never skips the first step, needs 0 or 1 more.
+    """NFE at B = 0, 0.001, 0.005, 0.01, 0.05, 0.1 by Eq. 19; SATP never skips the first step, and may need one more.
 
     The numbers fit the run times of the paper's Table 3 for eta of 5 to 7.
     """

@@ -120,7 +120,11 @@ def test_displacement_is_bounded(belief, kind: str) -> None:
     """|x - x0| <= cov |grad Phi| <= 4 mu cov, and <= |grad Phi| / h where h > 0."""
     for seed in range(50):
         x0, cov, phi = trial(seed)
-        moved, gradient, h = (step(belief, x0, cov, phi, kind) - x0).abs(), phi.gradient(x0).abs(), phi.hessian(x0, kind)
+        moved, gradient, h = (
+            (step(belief, x0, cov, phi, kind) - x0).abs(),
+            phi.gradient(x0).abs(),
+            phi.hessian(x0, kind),
+        )
         slack = 1 + 1e-12
         assert (h >= 0).all() and (gradient <= 4 * phi.mu * slack).all()
         assert (moved <= cov * gradient * slack + 1e-15).all() and (moved * h <= gradient * slack + 1e-15).all()

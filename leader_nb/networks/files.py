@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,7 +44,8 @@ def load_denoiser(path: str | Path) -> tuple[Denoiser, dict[str, str]]:
         raise InputError(f"weights: {path} has no network configuration in its header; was it made by leader-nb train?")
     try:
         raw = json.loads(header["config"])
-        model = Denoiser(UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}))
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        model = Denoiser(UNetConfig(**config))
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"weights: {path} has a network configuration we cannot read ({one_line(error)})") from None
     _fill(model, state, path)

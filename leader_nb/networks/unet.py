@@ -75,6 +75,7 @@ class UNet(nn.Module):
         self.config = config
         w, n = config.widths, config.blocks
         pixels = config.channels * config.patch**2
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.logspace(-1, 1, config.embedding // 2) * math.pi, persistent=False)
         self.embed = nn.Sequential(
             Conv(config.embedding, config.embedding, 1), nn.SiLU(), Conv(config.embedding, config.embedding, 1)

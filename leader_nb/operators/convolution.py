@@ -42,7 +42,7 @@ def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor) -> Co
     spectrum = torch.fft.fft2(padded)[:, None]
     modulus = spectrum.abs()
     s = truncate(modulus)
-    phase = torch.where(s > 0, spectrum / modulus.clamp(min=1e-300), torch.ones_like(spectrum))  # of a lost slot: any, so 1
+    phase = torch.where(s > 0, spectrum / modulus.clamp(min=1e-300), torch.ones_like(spectrum))  # lost: any will do
     complex_dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
     s = s.to(like.device, like.dtype)
     return Convolution(s, torch.ones_like(s, dtype=torch.bool), shape, phase.to(like.device, complex_dtype))

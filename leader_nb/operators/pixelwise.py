@@ -17,7 +17,14 @@ class Mask(Operator):
     def V(self, c: Tensor) -> Tensor:
         return c
 
-    Vt = U = Ut = V
+    def Vt(self, x: Tensor) -> Tensor:
+        return x
+
+    def U(self, c: Tensor) -> Tensor:
+        return c
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +36,21 @@ class Grey(Operator):
         return (1, *self.image_shape[1:])
 
     def V(self, c: Tensor) -> Tensor:
-        return torch.stack([sum(float(w) * c[:, j] for j, w in enumerate(row)) for row in COLOUR_AXES], dim=1)
+        return torch.stack([_mix(row, c) for row in COLOUR_AXES], dim=1)
 
     def Vt(self, x: Tensor) -> Tensor:
-        columns = zip(*COLOUR_AXES, strict=True)
-        return torch.stack([sum(float(w) * x[:, j] for j, w in enumerate(column)) for column in columns], dim=1)
+        return torch.stack([_mix(column, x) for column in zip(*COLOUR_AXES, strict=True)], dim=1)
 
     def U(self, c: Tensor) -> Tensor:
         return c[:, :1]
 
     def Ut(self, y: Tensor) -> Tensor:
         return torch.cat([y, torch.zeros_like(y), torch.zeros_like(y)], dim=1)
+
+
+def _mix(weights: tuple[float, ...], x: Tensor) -> Tensor:
+    """Weighted sum of three channels, written out: a matrix product would let images of a batch feel one another."""
+    return weights[0] * x[:, 0] + weights[1] * x[:, 1] + weights[2] * x[:, 2]
 
 
 # Columns: grey, red against green, yellow against blue; an orthogonal matrix.

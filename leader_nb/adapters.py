@@ -1,0 +1,225 @@
+"""Networks of other libraries as priors: diffusers' UNet2DModel, and any denoiser D(x, sigma).
+
+With a foreign network the last digits of an image may depend on what shares its batch: most have `nn.Linear` inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leader_nb.errors import InputError, one_line, unknown
+from leader_nb.networks.published.models import check_image
+from leader_nb.priors import Prediction, Prior
+from leader_nb.schedule import Schedule
+
+BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+
+# --- schedules ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListedSchedule(Schedule):
+    """A schedule whose betas are listed one by one instead of rising linearly."""
+
+    betas: tuple[float, ...] = ()
+
+    def table(self, device: torch.device | str = "cpu") -> Tensor:
+        """(length + 1,) float64: abar at t = -1, 0, ..., length - 1."""
+        return _table(self.betas, str(device))
+
+
+@lru_cache(maxsize=32)
+def _table(betas: tuple[float, ...], device: str) -> Tensor:
+    abar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    return torch.cat([torch.ones(1, dtype=torch.float64), abar]).to(device)
+
+
+def schedule_from_betas(betas: Tensor) -> Schedule:
+    """The schedule with these betas (length,), each between 0 and 1."""
+    values = tuple(betas.double().tolist())
+    if not values or not all(0 < beta < 1 for beta in values):
+        raise InputError("betas: give each between 0 and 1; a schedule that ends in pure noise (zero SNR) has no sigma there")
+    return ListedSchedule(values[0], values[-1], len(values), values)
+
+
+def schedule_from_diffusers(config: Mapping[str, Any]) -> Schedule:
+    """The schedule in a diffusers scheduler's configuration: linear, scaled, cosine, or with betas of its own."""
+    from diffusers import DDPMScheduler
+
+    if config.get("beta_schedule") is None:
+        kind = config.get("_class_name", "this")
+        raise InputError(f"scheduler: {kind} has no beta_schedule; one of discrete, variance-preserving times is needed")
+    try:
+        scheduler: Any = DDPMScheduler(**{name: config[name] for name in BETAS if name in config})
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise InputError(f"scheduler: {one_line(error)}") from None
+    own = scheduler.config
+    if own.beta_schedule == "linear" and own.trained_betas is None and not own.rescale_betas_zero_snr:
+        return Schedule(own.beta_start, own.beta_end, own.num_train_timesteps)
+    return schedule_from_betas(scheduler.betas)
+
+
+# --- diffusers ----------------------------------------------------------------------------------------------------
+
+
+def prior_from_diffusers(source: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
+    """An unconditional diffusers UNet2DModel as a prior, on the schedule that it was trained with.
+
+    `source`: a model, or a folder written by `save_pretrained` (of a model, or of a pipeline, with `unet` and
+    `scheduler` inside). `scheduler`: a diffusers scheduler or its configuration; by default the folder's own.
+    Epsilon, v and sample prediction; more channels out than in carry a variance. Nothing is downloaded.
+    """
+    model: Any = source if isinstance(source, nn.Module) else read_unet(Path(source))
+    config = scheduler if scheduler is not None else read_scheduler(source)
+    config = dict(getattr(config, "config", config))
+    name = name or ("diffusers" if isinstance(source, nn.Module) else Path(source).name)
+    if model.config.class_embed_type is not None or model.config.num_class_embeds is not None:
+        raise InputError(f"model: {name!r} wants a class label; give an unconditional UNet2DModel")
+    said = meaning(config.get("prediction_type", "epsilon"))
+    model = model.to(device).eval().requires_grad_(False)
+    channels, stride = model.config.in_channels, 2 ** (len(model.config.block_out_channels) - 1)
+
+    def predict(x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        check_image(x_t, name, channels, stride)
+        out = model(x_t.to(model.dtype), t.to(x_t.device)).sample
+        variance = out[:, channels:] if out.shape[1] > channels else None
+        return said(out[:, :channels].to(x_t.dtype), x_t, schedule.abar(t, x_t), variance)
+
+    return Prior(predict, schedule_from_diffusers(config), minimum=stride, name=name)
+
+
+Meaning = Callable[[Tensor, Tensor, Tensor, Tensor | None], Prediction]
+
+
+def meaning(prediction_type: str) -> Meaning:
+    """What a network's output says, given (output, x_t, abar, variance): noise, clean image, or v."""
+    readings: dict[str, Meaning] = {
+        "epsilon": lambda out, x_t, abar, variance: Prediction(eps=out, variance=variance),
+        "sample": lambda out, x_t, abar, variance: Prediction(x0=out, variance=variance),
+        "v_prediction": lambda out, x_t, abar, variance: Prediction(  # v = sqrt(abar) eps - sqrt(1 - abar) x0
+            x0=abar.sqrt() * x_t - (1 - abar).sqrt() * out, variance=variance
+        ),
+    }
+    if prediction_type not in readings:
+        raise unknown("prediction type", prediction_type, readings)
+    return readings[prediction_type]
+
+
+def read_unet(folder: Path) -> Any:
+    """The UNet2DModel in `folder`, or in its subfolder `unet`. Raises `InputError` where it is not whole."""
+    from diffusers import UNet2DModel
+
+    place = folder / "unet" if (folder / "unet").is_dir() else folder
+    kind = read_json(place / "config.json").get("_class_name")
+    if kind != "UNet2DModel":
+        raise InputError(f"{place} holds a {kind}; an unconditional UNet2DModel is needed")
+    try:
+        model, info = UNet2DModel.from_pretrained(
+            place, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except Exception as error:  # diffusers, torch and safetensors each raise their own kinds
+        raise InputError(f"{place}: its weights cannot be read ({one_line(error)})") from None
+    if wrong := [*info["missing_keys"], *info["unexpected_keys"]]:
+        raise InputError(f"{place}: its weights do not fit its configuration; first mismatches: {', '.join(wrong[:3])}")
+    return model
+
+
+def read_scheduler(source: Any) -> dict[str, Any]:
+    """The scheduler's configuration in a folder, or in its subfolder `scheduler`."""
+    if not isinstance(source, nn.Module):
+        for place in (Path(source) / "scheduler", Path(source)):
+            if (place / "scheduler_config.json").is_file():
+                return read_json(place / "scheduler_config.json")
+    where = "a model alone" if isinstance(source, nn.Module) else f"{source}"
+    raise InputError(f"scheduler: {where} has no scheduler_config.json; give one, as scheduler=DDPMScheduler()")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"there is no {path}: give a folder written by save_pretrained") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({one_line(error)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it holds no object")
+    return content
+
+
+# --- denoisers ----------------------------------------------------------------------------------------------------
+
+
+def prior_from_denoiser(
+    fn: Callable[[Tensor, Tensor], Tensor],
+    sigma_range: tuple[float, float],
+    *,
+    pixels: tuple[float, float] = (0.0, 1.0),
+    schedule: Schedule | None = None,
+    name: str = "denoiser",
+) -> Prior:
+    """Any denoiser D(x, sigma) (FFDNet, DRUNet, those of deepinv) as a prior: x0 = D(x_t / sqrt(abar), sigma_bar).
+
+    `fn` takes images (B, C, H, W) with black and white at the two `pixels`, and sigma (B,) in the same units; so is
+    `sigma_range`, the lowest and highest noise it was trained for. At other times the prior refuses: give the loop a
+    `grid=` from :func:`grid_within`.
+    """
+    schedule = schedule or Schedule()
+    times, (low, high), (black, white) = times_within(sigma_range, pixels, schedule), sigma_range, pixels
+    unit = (white - black) / 2  # of fn's units, in our images from -1 to 1
+    dtype = next((p.dtype for p in fn.parameters()), None) if isinstance(fn, nn.Module) else None
+
+    def predict(x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        if outside := [time for time in t.tolist() if time not in times]:
+            sigma = float(schedule.sigma(torch.tensor(outside[:1]), x_t)) * unit
+            raise InputError(
+                f"grid: at time {outside[0]} the noise is {sigma:.4g}; {name!r} takes {low:g} to {high:g}, that is the "
+                f"times {times[0]} to {times[-1]}: give grid=grid_within(steps, sigma_range)"
+            )
+        x = (x_t / schedule.abar(t, x_t).sqrt() + 1) * unit + black
+        out = fn(x.to(dtype or x.dtype), (schedule.sigma(t, x_t).flatten() * unit).to(dtype or x.dtype))
+        if out.shape != x_t.shape:
+            raise InputError(f"{name!r}: it returned {tuple(out.shape)} for images {tuple(x_t.shape)}")
+        return Prediction(x0=(out.to(x_t.dtype) - black) / unit - 1)
+
+    return Prior(predict, schedule, name=name)
+
+
+def times_within(
+    sigma_range: tuple[float, float], pixels: tuple[float, float] = (0.0, 1.0), schedule: Schedule | None = None
+) -> range:
+    """The raw times whose noise lies in `sigma_range` (in units in which black and white are the two `pixels`)."""
+    low, high = sigma_range
+    if not 0 <= low < high or not pixels[0] < pixels[1]:
+        raise InputError(f"sigma_range={sigma_range}, pixels={pixels}: give 0 <= lowest < highest, and black < white")
+    abar = (schedule or Schedule()).table()[1:]
+    sigma = ((1 - abar) / abar).sqrt() * (pixels[1] - pixels[0]) / 2
+    fits = ((sigma >= low * (1 - 1e-6)) & (sigma <= high * (1 + 1e-6))).nonzero().flatten().tolist()
+    if not fits:
+        raise InputError(f"sigma_range={sigma_range}: the schedule only has noise from {sigma[0]:.4g} to {sigma[-1]:.4g}")
+    return range(fits[0], fits[-1] + 1)
+
+
+def grid_within(
+    steps: int,
+    sigma_range: tuple[float, float],
+    pixels: tuple[float, float] = (0.0, 1.0),
+    schedule: Schedule | None = None,
+) -> tuple[int, ...]:
+    """A `grid=` of the loop: `steps` raw times, evenly spaced, from the highest a denoiser can take to its lowest.
+
+    The first is where a host has to start. x_t is mostly image at that time, so that a host which starts from pure
+    noise starts from something else; one that starts from the measurement, like DiffPIR, does not.
+    """
+    times = times_within(sigma_range, pixels, schedule)
+    if not 1 <= steps <= len(times):
+        raise InputError(f"steps: got {steps}; give 1 to {len(times)}, for the denoiser's times {times[0]} to {times[-1]}")
+    spaced = torch.linspace(times[-1], times[0], steps, dtype=torch.float64)
+    return tuple(int(time) for time in spaced.round().tolist())

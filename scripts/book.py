@@ -9,47 +9,33 @@ import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-import nbformat
-
 from api_page import append_api
-from check_book import check_book
-from notebooks import PROFILES, ROOT, execute, from_text, texts
+from notebooks import PROFILES, ROOT, execute, texts
 
 BUILD = ROOT / "_build"
 SOURCE, HTML = BUILD / "source", BUILD / "html"
+MATHJAX_PARTS = ("tex-svg.js", "input/tex/extensions", "a11y", "sre")  # the renderer, its macros, its accessibility menu
 
 
 def stage(profile: str, run: bool) -> None:
-    """Copy what the book is made of into _build/source, with freshly executed notebooks."""
+    """Copy what the book is made of into _build/source; with `run`, the notebooks are executed afresh."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     (SOURCE / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, SOURCE)
     shutil.copytree(ROOT / "book", SOURCE / "book")
     append_api(SOURCE / "book" / "api.md")
+    shutil.copytree(ROOT / "leader_nb" / "weights", SOURCE / "leader_nb" / "weights", ignore=shutil.ignore_patterns("*.safetensors"))
     for text in texts():
         target = SOURCE / "notebooks" / f"{text.stem}.ipynb"
-        if not run:
+        if run:
+            print(execute(text, target, profile), flush=True)
+        else:
             shutil.copy(ROOT / "notebooks" / target.name, target)
-            continue
-        print(f"{text.stem}: running", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "source.ipynb"
-            nbformat.write(from_text(text), source)
-            execute(source, target, profile)
-        hide_injected(target)
     copy_mathjax(SOURCE / "extra" / "mathjax")
-
-
-def hide_injected(path: Path) -> None:
-    """Leave the parameters that papermill injects out of the page; the cell above them already says what they are."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    nbformat.write(notebook, path)
 
 
 def copy_mathjax(target: Path) -> None:
@@ -57,17 +43,24 @@ def copy_mathjax(target: Path) -> None:
     spec = find_spec("mathjax")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("MathJax is missing: run `make env`")
-    shutil.copytree(Path(spec.submodule_search_locations[0]) / "static" / "mathjax" / "es5", target)
+    package = Path(spec.submodule_search_locations[0]) / "static" / "mathjax" / "es5"
+    for part in MATHJAX_PARTS:
+        source = package / part
+        (target / part).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target / part)
+        else:
+            shutil.copy(source, target / part)
 
 
 def build() -> None:
-    """Jupyter Book, warnings as errors, into _build/html."""
-    out = BUILD / "jupyter-book"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", str(SOURCE), "--path-output", str(out), "-W", "-n", "--keep-going"]
-    subprocess.run(command, check=True, cwd=ROOT)
-    shutil.rmtree(HTML, ignore_errors=True)
-    shutil.move(out / "_build" / "html", HTML)
+    """Jupyter Book into _build/html, from scratch, warnings as errors."""
+    for folder in (HTML, BUILD / ".doctrees", BUILD / "jupyter_execute"):
+        shutil.rmtree(folder, ignore_errors=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", SOURCE, "--path-output", ROOT, "-W", "-n", "--keep-going", "--quiet"]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise SystemExit("the book was not built: every warning above is an error")
 
 
 def main() -> None:
@@ -77,9 +70,6 @@ def main() -> None:
     args = parser.parse_args()
     stage(args.profile, not args.no_execute)
     build()
-    problems = check_book(HTML, ROOT / "_toc.yml")
-    if problems:
-        raise SystemExit("the built book has faults:\n" + "\n".join(problems))
     print(f"The book is ready: open {HTML.relative_to(ROOT)}/index.html")
 
 

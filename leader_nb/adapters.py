@@ -52,13 +52,11 @@ def schedule_from_betas(betas: Tensor) -> Schedule:
 
 def schedule_from_diffusers(config: Mapping[str, Any]) -> Schedule:
     """The schedule in a diffusers scheduler's configuration: linear, scaled, cosine, or with betas of its own."""
-    from diffusers import DDPMScheduler
-
     if config.get("beta_schedule") is None:
         kind = config.get("_class_name", "this")
         raise InputError(f"scheduler: {kind} has no beta_schedule; one of discrete, variance-preserving times is needed")
     try:
-        scheduler: Any = DDPMScheduler(**{name: config[name] for name in BETAS if name in config})
+        scheduler = library().DDPMScheduler(**{name: config[name] for name in BETAS if name in config})
     except (NotImplementedError, ValueError, TypeError) as error:
         raise InputError(f"scheduler: {one_line(error)}") from None
     own = scheduler.config
@@ -68,6 +66,15 @@ def schedule_from_diffusers(config: Mapping[str, Any]) -> Schedule:
 
 
 # --- diffusers ----------------------------------------------------------------------------------------------------
+
+
+def library() -> Any:
+    """diffusers, which is optional. Raises `InputError` where it is not installed."""
+    try:
+        import diffusers
+    except ImportError:
+        raise InputError("diffusers is not installed: pip install 'leader_nb[published]'") from None
+    return diffusers
 
 
 def prior_from_diffusers(source: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
@@ -115,14 +122,12 @@ def meaning(prediction_type: str) -> Meaning:
 
 def read_unet(folder: Path) -> Any:
     """The UNet2DModel in `folder`, or in its subfolder `unet`. Raises `InputError` where it is not whole."""
-    from diffusers import UNet2DModel
-
     place = folder / "unet" if (folder / "unet").is_dir() else folder
     kind = read_json(place / "config.json").get("_class_name")
     if kind != "UNet2DModel":
         raise InputError(f"{place} holds a {kind}; an unconditional UNet2DModel is needed")
     try:
-        model, info = UNet2DModel.from_pretrained(
+        model, info = library().UNet2DModel.from_pretrained(
             place, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except Exception as error:  # diffusers, torch and safetensors each raise their own kinds

@@ -14,7 +14,7 @@ import torch
 import typer
 from tqdm import tqdm
 
-from leader_nb import __version__, pipeline
+from leader_nb import __version__, pipeline, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, builtin_photo
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
@@ -34,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(weights_cli.app, name="weights")
 
 # --- options shared by commands ---------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leader_nb.equations import covariance_from_fisher, score
+from leader_nb.errors import InputError
 from leader_nb.priors import Belief
 from leader_nb.tree import Tree
 
@@ -55,6 +56,10 @@ class RunningSecant:
 
     window: int = 5
     variance: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise InputError(f"window: got {self.window}; give an odd number of pixels")
 
     def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]:
         sigma, xbar = belief.sigma, belief.xbar

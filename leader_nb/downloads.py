@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from leader_nb.data import atomic_write
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import InputError, one_line, unknown
 from leader_nb.lpips_weights import cache_dir
 from leader_nb.networks.files import sha256 as sha256_of
 from leader_nb.transfer import DownloadError, forget, transfer
@@ -134,40 +134,41 @@ def fetch(name: str, *, url: str | None = None, sha256: str | None = None, trust
         return path
     if expected is None and not trust_first:
         raise InputError(f"no SHA-256 is known for {name!r}: give --sha256, or accept the first copy by --trust-first")
-    make_folder(path.parent)
-    part = path.with_name(path.name + ".part")
-    failures = []
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock"), timeout=0):
-            for address in (url,) if url else remote_file(name).urls:
-                try:
-                    _obtain(address, part, remote_file(name).least, expected)
-                except DownloadError as error:
-                    failures.append(f"{urlsplit(address).hostname}: {error}")
-                    continue
-                os.replace(part, path)
-                forget(part)
-                verify(name, sha256, trust_first)
-                return path
+            _from_mirrors(remote_file(name), (url,) if url else remote_file(name).urls, path, expected)
+            verify(name, sha256, trust_first)
     except Timeout:
-        raise InputError(f"another process is fetching {path}; wait for it") from None
-    raise DownloadError(f"no {name} weights ({'; '.join(failures)}): try later, or {by_hand(name)}")
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"another process is fetching {path}: wait for it") from None
     except OSError as error:
-        raise InputError(f"cannot create {folder} ({error.strerror}): set LEADER_NB_CACHE to another folder") from None
+        reason = error.strerror or one_line(error)
+        raise InputError(f"cannot write to {path.parent} ({reason}): set LEADER_NB_CACHE to another folder") from None
+    return path
+
+
+def _from_mirrors(file: RemoteFile, urls: tuple[str, ...], path: Path, expected: str | None) -> None:
+    part, failures = path.with_name(path.name + ".part"), []
+    for url in urls:
+        try:
+            _obtain(url, part, file.least, expected)
+        except DownloadError as error:
+            failures.append(f"{urlsplit(url).hostname}: {error}")
+            continue
+        os.replace(part, path)
+        return forget(part)
+    raise DownloadError(f"no {file.name} weights ({'; '.join(failures)}): try later, or {by_hand(file.name)}")
 
 
 def _obtain(url: str, part: Path, least: int, expected: str | None) -> None:
     """The whole file at `part`, with the sum it must have; a continued one that has another is fetched afresh, once."""
-    continued = transfer(url, part, least, checked=expected is not None)
-    found = sha256_of(part)
-    if expected in (None, found):
-        return
-    forget(part)
-    if not continued:
-        raise DownloadError(f"its file has SHA-256 {found}, not {expected}")
-    _obtain(url, part, least, expected)
+    found = ""
+    for _ in range(2):
+        continued = transfer(url, part, least, checked=expected is not None)
+        found = sha256_of(part)
+        if expected in (None, found):
+            return
+        forget(part)
+        if not continued:
+            break
+    raise DownloadError(f"its file has SHA-256 {found}, not {expected}")

@@ -20,7 +20,7 @@ from leader_nb.figures import to_pixels
 SIDE, MOST, QUALITY = 128, 20, 90  # most pixels of a frame's height, most frames, JPEG quality
 
 PAGE = """\
-<figure class="slider-figure" style="margin:0;max-width:22rem;color:inherit">
+<figure class="slider-figure" style="margin:0;max-width:min(100%,{wide}rem);color:inherit">
 <img alt="{alt}" src="data:image/jpeg;base64,{data}" style="display:block;box-sizing:border-box;width:100%;\
 max-width:100%;height:auto;aspect-ratio:{ratio};object-fit:cover;object-position:100% 0;padding:0;\
 image-rendering:pixelated">
@@ -45,9 +45,7 @@ def slider(frames: Sequence[Tensor], labels: Sequence[str], alt: str, prompt: st
     fewer than 2 frames, more than 20, other numbers of labels, or frames of different sizes.
     """
     if not 2 <= len(frames) <= MOST or len(labels) != len(frames):
-        raise InputError(
-            f"frames: got {len(frames)} with {len(labels)} labels; give 2 to {MOST} frames and a label for each"
-        )
+        raise InputError(f"frames: got {len(frames)} with {len(labels)} labels; give 2 to {MOST} frames and a label for each")
     if len({tuple(f.shape[-2:]) for f in frames}) > 1:
         raise InputError("frames: they differ in size; give pictures of one height and width")
     tiles = [tile(to_pixels(frame)) for frame in frames]
@@ -59,6 +57,7 @@ def slider(frames: Sequence[Tensor], labels: Sequence[str], alt: str, prompt: st
         key="frames-" + hashlib.sha256(data).hexdigest()[:12],
         data=base64.b64encode(data).decode(),
         ratio=f"{width}/{height}",
+        wide=min(round(20 * width / height), 40),
         end=len(frames) - 1,
         count=len(frames),
     )
@@ -77,5 +76,5 @@ def tile(pixels: np.ndarray) -> np.ndarray:
 def jpeg(levels: np.ndarray) -> bytes:
     """The picture as JPEG, colours at full resolution so that neighbours do not bleed into one another."""
     buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(levels).save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()

@@ -19,6 +19,7 @@ from leader_nb.errors import InputError, unknown
 from leader_nb.lpips_weights import load_lpips
 
 SSIM_WINDOW = 11  # pixels
+SSIM_STRIP = 64  # rows of the map computed at a time
 LPIPS_MIN_SIDE = {"alex": 31, "vgg": 16}  # the smallest side that leaves each trunk's last layer one value
 
 
@@ -43,9 +44,16 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> Tensor:
-    whole = structural_similarity_index_measure(a, b, data_range=1.0, sigma=1.5, return_full_image=True)
-    border = SSIM_WINDOW // 2
-    return whole[1][..., border:-border, border:-border].mean()
+    # in strips, because a float64 convolution takes 5 kB of memory for each pixel; the windows are the same
+    border, rows = SSIM_WINDOW // 2, range(0, a.shape[-2] - SSIM_WINDOW + 1, SSIM_STRIP)
+    strips = [slice(r, r + SSIM_STRIP + SSIM_WINDOW - 1) for r in rows]
+    maps = [
+        structural_similarity_index_measure(
+            a[..., strip, :], b[..., strip, :], data_range=1.0, sigma=1.5, return_full_image=True
+        )[1]
+        for strip in strips
+    ]
+    return torch.cat([m[..., border:-border, border:-border] for m in maps], dim=-2).mean()
 
 
 def lpips_distance(x: Tensor, reference: Tensor, net: str = "alex") -> Tensor:
@@ -72,9 +80,7 @@ def residual(y: Tensor, Ax: Tensor, mask: Tensor | None = None) -> Tensor:
     Compare it with sigma_y: far below means the noise was fitted, far above that the data were not.
     """
     if y.shape != Ax.shape or y.ndim < 2:
-        raise InputError(
-            f"residual: y has shape {tuple(y.shape)}, Ax {tuple(Ax.shape)}; give two equal shapes (B, ...)"
-        )
+        raise InputError(f"residual: y has shape {tuple(y.shape)}, Ax {tuple(Ax.shape)}; give two equal shapes (B, ...)")
     weight = torch.ones_like(y, dtype=torch.float64, device="cpu")
     if mask is not None:
         weight = weight * _mask(mask, y)

@@ -532,7 +532,7 @@ def panels(outcome: Outcome, report: Mapping[str, Any]) -> list[plates.Panel]:
     """Original (where it is known), degraded, restored, uncertainty."""
     case, preview = outcome.case, to_pixels(outcome.case.preview[0])
     naive, quality = quality_line(report["baseline"]), quality_line(report)
-    degraded_caption = pixels_line(preview) + (f"\nA$^{{+}}$y:  {naive}" if naive else "")
+    degraded_caption = pixels_line(preview) + (f"\nA⁺y:  {naive}" if naive else "")
     residual = f"residual {outcome.residual:.3f}  (noise {report['residual_expected']:.3f})"
     shown = [
         plates.Panel("Degraded", degraded_caption, preview),

@@ -68,3 +68,40 @@ class SATP:
         sigma = memo["sigmas"].gather(1, k[:, None]).flatten()
         trusted = (k < length) & (sigma <= self.trust_below)
         return (k - torch.where(trusted, step, 1)).clamp(min=0), memo
+
+
+@dataclass(frozen=True)
+class ErrorControlled:
+    """The longest step whose local error stays under `tolerance`: what SATP means to do, with the units put right.
+
+    Along the probability-flow ODE the curvature is Cov eps / sigma^3 (Gaussian prior), so a DDIM step from sigma to sigma'
+    errs by (sigma - sigma')^2 rms(cov) / (2 sigma^3), with rms(eps) taken as 1. Where Eq. 17 compares U across noise levels
+    as if they were alike, this rule skips at the noisy end, where steps are idle, and walks the clean end step by step.
+    `tolerance` is in pixel units of [-1, 1] images; refining the grid does not change where the steps fall. A step is at
+    most a share `longest` of the grid, and a single one where the map is not finite, and at the start.
+    """
+
+    tolerance: float = 1e-4
+    longest: float = 0.1
+    needs_map: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.tolerance < 0 or not 0 < self.longest <= 1:
+            raise InputError(f"ErrorControlled: got {self}; needs tolerance >= 0 and 0 < longest <= 1")
+
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
+        return {"sigmas": sigmas.expand(batch, -1)}
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        if cov is None:
+            raise InputError("steps: the rule needs an uncertainty map; give a covariance estimator, such as RunningSecant()")
+        sigmas = memo["sigmas"]
+        length = sigmas.shape[1] - 1
+        spread = uncertainty(cov.square()).double().sqrt().to(k.device)[:, None]
+        sigma = sigmas.gather(1, k[:, None])
+        error = (sigma - sigmas).square() * spread / (2 * sigma**3)  # (B, T + 1), of a step to each position
+        place = torch.arange(length + 1, device=k.device)
+        reach = (k[:, None] - math.ceil(self.longest * length)).clamp(min=0)
+        allowed = (error <= self.tolerance) & (place >= reach) & (k[:, None] < length)
+        single = place == k[:, None] - 1
+        return torch.where(allowed | single, place, length + 1).min(dim=1).values, memo

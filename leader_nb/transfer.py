@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import shutil
@@ -37,7 +36,7 @@ def transfer(url: str, part: Path, least: int, checked: bool) -> bool:
 
     `least`: bytes that the whole file has at the least, below which an answer is an error page. `checked`: the caller
     compares a hash afterwards, so that a file may be continued even where the server names no version of it.
-    Raises `DownloadError` for what is wrong with the address, plain `InputError` for what is wrong here (a full disk).
+    Raises `DownloadError` for what is wrong with the address; a full disk is an `InputError`, a broken one an `OSError`.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError("the address does not begin with http:// or https://")
@@ -117,7 +116,7 @@ class Answer(NamedTuple):
 
 
 def _read_header(response: http.client.HTTPResponse, start: int) -> Answer:
-    length = int(response.headers.get("Content-Length") or 0)
+    length = response.length or 0
     if response.status != 206:
         return Answer(0, length)
     first, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
@@ -129,7 +128,7 @@ def _read_header(response: http.client.HTTPResponse, start: int) -> Answer:
 def _refuse_page(response: http.client.HTTPResponse, total: int, least: int) -> None:
     kind = response.headers.get_content_type() if "Content-Type" in response.headers else ""
     if kind.startswith(PAGES):
-        words = " ".join(response.read(400).decode("utf-8", "replace").split())[:80]
+        words = " ".join(next(_blocks(response), b"")[:400].decode("utf-8", "replace").split())[:80]
         raise DownloadError(f"it answers with a page ({kind}: {words!r}) rather than the file")
     if 0 < total < least:
         raise DownloadError(f"it offers {total} bytes; the file has at least {least}")
@@ -153,15 +152,10 @@ def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _receive(response: http.client.HTTPResponse, part: Path, answer: Answer) -> None:
     bar = tqdm(total=answer.total or None, initial=answer.start, unit="B", unit_scale=True, leave=False, disable=None)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(bar)
-        try:
-            file = stack.enter_context(part.open("ab" if answer.start else "wb"))
-            for block in _blocks(response):
-                file.write(block)
-                bar.update(len(block))
-        except OSError as error:
-            raise InputError(f"cannot write {part} ({error.strerror or one_line(error)})") from None
+    with bar, part.open("ab" if answer.start else "wb") as file:
+        for block in _blocks(response):
+            file.write(block)
+            bar.update(len(block))
 
 
 def _check_received(part: Path, total: int, least: int) -> None:

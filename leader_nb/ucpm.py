@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leader_nb.equations import modulated, modulation
+from leader_nb.errors import InputError, unknown
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
+
+HESSIANS = ("mm", "weight", "exact")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class HuberTV:
 
     mu: float = 0.03
     delta: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise InputError(f"delta: got {self.delta}; give a number > 0, the step in [-1, 1] that counts as an edge")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Phi(x), (B,)."""
@@ -43,9 +50,7 @@ class HuberTV:
         """
         slopes = differences(x)
         if kind == "exact":
-            return self.mu * gather(
-                *((g.abs() <= self.delta).to(x) / self.delta for g in slopes), sign=1.0, inside=True
-            )
+            return self.mu * gather(*((g.abs() <= self.delta).to(x) / self.delta for g in slopes), sign=1.0, inside=True)
         weight = self.mu * gather(*(1 / g.abs().clamp(min=self.delta) for g in slopes), sign=1.0, inside=True)
         return 2 * weight if kind == "mm" else weight
 
@@ -81,6 +86,10 @@ class UCPM:
 
     potential: HuberTV = HuberTV()
     hessian: str = "mm"
+
+    def __post_init__(self) -> None:
+        if self.hessian not in HESSIANS:
+            raise unknown("hessian", self.hessian, HESSIANS)
 
     def __call__(self, belief: Belief, cov: Tensor, problem: Problem) -> Belief:
         gradient, h = self.potential.gradient_and_hessian(belief.x0, self.hessian)

@@ -9,11 +9,17 @@ import typer
 from leader_nb import downloads
 from leader_nb.networks.published import load_published
 
-app = typer.Typer(help="Fetch and check the published networks (CelebA-HQ, ImageNet, FFHQ).", no_args_is_help=True)
+app = typer.Typer(help="Fetch and check the published networks (CelebA-HQ, ImageNet, FFHQ).")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(f.name for f in downloads.FILES)}.")]
 Sum = Annotated[str | None, typer.Option("--sha256", help="The SHA-256 sum that the file must have.")]
 Trust = Annotated[bool, typer.Option("--trust-first", help="If no sum is known, remember this copy's.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")

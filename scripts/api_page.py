@@ -12,7 +12,7 @@ GROUPS = {
     "Top level": (leader_nb, leader_nb.__all__),
     "Uncertainty maps": (covariance, ["Isotropic", "ScoreSquared", "RunningSecant"]),
     "Modulation": (ucpm, ["HuberTV", "UCPM"]),
-    "Step rules": (steps, ["Uniform", "SATP"]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }
 

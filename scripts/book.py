@@ -1,6 +1,6 @@
 """Execute the notebooks and build the book, all inside _build/; tracked files stay as they are.
 
-    python scripts/book.py [--profile ci|class|full] [--no-execute]
+python scripts/book.py [--profile ci|class|full] [--no-execute]
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def stage(profile: str, run: bool) -> None:
         shutil.copy(ROOT / name, SOURCE)
     shutil.copytree(ROOT / "book", SOURCE / "book")
     append_api(SOURCE / "book" / "api.md")
-    shutil.copytree(ROOT / "leader_nb" / "weights", SOURCE / "leader_nb" / "weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(
+        ROOT / "leader_nb" / "weights", SOURCE / "leader_nb" / "weights", ignore=shutil.ignore_patterns("*.safetensors")
+    )
     for text in texts():
         target = SOURCE / "notebooks" / f"{text.stem}.ipynb"
         if run:

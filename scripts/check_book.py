@@ -1,6 +1,6 @@
 """Look over the built book: every page is there, nothing is fetched from outside, every picture is described.
 
-    python scripts/check_book.py        # looks at _build/html; one line per fault, exit status 1 if there is any
+python scripts/check_book.py        # looks at _build/html; one line per fault, exit status 1 if there is any
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def check_book(html: Path, toc: Path) -> list[str]:
             problems += [f"{path.relative_to(html)}: {fault}" for fault in page_problems(path)]
     for path in sorted(html.rglob("*.css")):
         problems += [f"{path.relative_to(html)}: {fault}" for fault in style_problems(path)]
-    problems += [f"{name}: not in the built book" for name in ("index.html", "mathjax/tex-svg.js") if not (html / name).is_file()]
+    problems += [
+        f"{name}: not in the built book" for name in ("index.html", "mathjax/tex-svg.js") if not (html / name).is_file()
+    ]
     return problems
 
 
@@ -122,7 +124,9 @@ def main() -> None:
     problems = check_book(ROOT / "_build" / "html", ROOT / "_toc.yml")
     if problems:
         raise SystemExit("The built book has faults:\n" + "\n".join(problems))
-    print(f"Looked over {len(toc_pages(ROOT / '_toc.yml'))} pages: all there, nothing fetched from outside, pictures described.")
+    print(
+        f"Looked over {len(toc_pages(ROOT / '_toc.yml'))} pages: all there, nothing fetched from outside, pictures described."
+    )
 
 
 if __name__ == "__main__":

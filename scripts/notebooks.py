@@ -1,7 +1,7 @@
 """Build the tracked notebooks from their text twins: jupytext, then papermill, then strip what changes from run to run.
 
-    python scripts/notebooks.py [--profile ci|class|full] [NAME ...]
-    python scripts/notebooks.py --check                              # only compare the twins, running nothing
+python scripts/notebooks.py [--profile ci|class|full] [NAME ...]
+python scripts/notebooks.py --check                              # only compare the twins, running nothing
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def from_text(text: Path) -> nbformat.NotebookNode:
 
 
 def strip(notebook: nbformat.NotebookNode, stem: str) -> nbformat.NotebookNode:
-    """Drop injected parameters, timings, counters and versions, and number the cells."""
+    """Drop injected parameters, timings and versions, and number the cells; nbval takes one without a number as not run."""
     cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     notebook.cells = [_plain(cell, f"{stem}-{i}") for i, cell in enumerate(cells)]
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+        cell.execution_count = count
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     return notebook
 
@@ -75,7 +77,6 @@ def _plain(cell: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     if not cell.metadata.get("tags", True):
         cell.metadata.pop("tags")
     if cell.cell_type == "code":
-        cell.execution_count = None
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = None

@@ -44,9 +44,7 @@ def close(a: Tensor, b: Tensor, law: str, tolerance: float = DRIFT) -> None:
 
 def same(a: Tensor, b: Tensor, law: str) -> None:
     """Equal to the last bit."""
-    assert torch.equal(a, b), (
-        f"{law}: {int((a != b).sum())} of {a.numel()} values differ, by up to {(a - b).abs().max():.1e}"
-    )
+    assert torch.equal(a, b), f"{law}: {int((a != b).sum())} of {a.numel()} values differ, by up to {(a - b).abs().max():.1e}"
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -216,9 +214,7 @@ def check_dense(op: Operator) -> None:
     one = op.rows(torch.tensor([0]))
     A = one(eye).flatten(1).T  # (m, n)
     y = one.on_measured(normal(1, *op.measurement_shape, seed=2))
-    seen = torch.zeros(len(A), dtype=x.dtype).index_fill(
-        0, one.on_measured(torch.ones_like(y)).flatten().nonzero()[:, 0], 1
-    )
+    seen = torch.zeros(len(A), dtype=x.dtype).index_fill(0, one.on_measured(torch.ones_like(y)).flatten().nonzero()[:, 0], 1)
     back = torch.eye(len(A), dtype=x.dtype).view(-1, *op.measurement_shape)
     close(one.T(back).flatten(1).T * seen, A.T * seen, "dense A^T", 1e-11)
     inverse = torch.linalg.pinv(A, rtol=1e-6)
@@ -281,9 +277,7 @@ def check_null_leader(sampler: Sampler, problem: Problem, prior: Prior, steps: i
     }.items():
         result = restore(problem, prior, sampler, grid=steps, noise=noise, covariance=RunningSecant(), **plugins)
         same(result.image, plain.image, f"{name} is the host")
-        assert torch.equal(result.nfe, plain.nfe) and torch.equal(result.backward, plain.backward), (
-            f"{name}: other calls"
-        )
+        assert torch.equal(result.nfe, plain.nfe) and torch.equal(result.backward, plain.backward), f"{name}: other calls"
         assert result.times == plain.times and result.cov is not None, f"{name}: other times"
 
 
@@ -295,9 +289,7 @@ def check_alone_as_in_a_batch(sampler: Sampler, problem: Problem, prior: Prior, 
         index = torch.tensor(ids)
         part = restore(problem.rows(index), prior, sampler, noise=noise_for(len(ids), 3, ids), **options)
         same(part.image, batch.image[index], f"images {ids} do not feel their batch")
-        assert part.nfe.tolist() == batch.nfe[index].tolist(), (
-            f"NFE of {ids}: {part.nfe.tolist()}, {batch.nfe.tolist()}"
-        )
+        assert part.nfe.tolist() == batch.nfe[index].tolist(), f"NFE of {ids}: {part.nfe.tolist()}, {batch.nfe.tolist()}"
         assert part.times == tuple(batch.times[i] for i in ids), f"times of {ids}"
         if batch.cov is not None:
             same(part.cov, batch.cov[index], f"maps {ids} do not feel their batch")
@@ -316,9 +308,7 @@ def check_pure_step(sampler: Sampler, problem: Problem, prior: Prior) -> None:
         assert image is None or (image.shape == x.shape and image.dtype == x.dtype), f"step: {name}"
 
 
-def check_data_consistency(
-    sampler: Sampler, problem: Problem, prior: Prior, tolerance: float = DRIFT, **options
-) -> None:
+def check_data_consistency(sampler: Sampler, problem: Problem, prior: Prior, tolerance: float = DRIFT, **options) -> None:
     """max |A x0y - y| = 0 at every step. For noise-free measurements and hosts that project, with or without LEADer."""
     for state in trajectory(problem, prior, sampler, **options):
         part = problem.rows(state.index)
@@ -326,9 +316,7 @@ def check_data_consistency(
     close(part.operator(state.x), part.y, "data consistency of the result", tolerance)
 
 
-def check_ddim(
-    sampler: Sampler, prior: Prior, shape: tuple[int, ...], eta: float, problem: Problem, steps: int = 8
-) -> None:
+def check_ddim(sampler: Sampler, prior: Prior, shape: tuple[int, ...], eta: float, problem: Problem, steps: int = 8) -> None:
     """Where A = 0, the host is DDIM without a measurement. For hosts that step with Eq. 21."""
     noise = noise_for(len(problem), seed=3)
     result = restore(problem, prior, sampler, grid=steps, noise=noise)
@@ -375,9 +363,7 @@ def check_step_rule(rule: StepRule, maps: Tensor, length: int = 20) -> None:
         here = torch.full((len(maps),), k)
         with unchanged(here, maps, memo):
             there, memo = rule.next(here, maps, memo)
-        assert there.dtype == torch.long and (there < here).all() and (there >= 0).all(), (
-            f"step from {k} to {there.tolist()}"
-        )
+        assert there.dtype == torch.long and (there < here).all() and (there >= 0).all(), f"step from {k} to {there.tolist()}"
         for i in range(len(maps)):
             alone, _ = rule.next(here[:1], maps[i : i + 1], rule.init(sigmas, 1))
             assert alone.item() == there[i], f"the step of image {i} feels its batch"

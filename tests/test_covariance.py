@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leader_nb import DDNM, GaussianMixture, Prior, image_mixture, noise_for, parse_task, trajectory
 from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared, box, clipped, isotropic
+from leader_nb.errors import InputError
 from leader_nb.loop import State
 from leader_nb.mixture import mixture_from_covariances
 from leader_nb.priors import Belief
@@ -103,9 +104,7 @@ def test_e1_has_negative_values_unless_clipped(mixture: GaussianMixture) -> None
 # --- E10 -----------------------------------------------------------------------------------------------------------
 
 
-def ddnm_run(
-    mixture: GaussianMixture, images: int, task: str = "pool4@0", grid: int = 100
-) -> dict[int, tuple[State, Tensor]]:
+def ddnm_run(mixture: GaussianMixture, images: int, task: str = "pool4@0", grid: int = 100) -> dict[int, tuple[State, Tensor]]:
     """Position k -> (state, exact map) along a DDNM run with eta = 0.85 that carries E10 with it."""
     problem = parse_task(task).measure(mixture.sample(images, generator(3)))
     states = trajectory(
@@ -123,9 +122,7 @@ def test_e10_follows_the_exact_map_in_a_ddnm_run() -> None:
         ours = state.cov.flatten(1)
         exact_cov = exact_cov.flatten(1)
         ratio = (ours.mean(1) / exact_cov.mean(1)).median().item()
-        correlation = (
-            torch.stack([torch.stack(p).corrcoef()[0, 1] for p in zip(ours, exact_cov, strict=True)]).median().item()
-        )
+        correlation = torch.stack([torch.stack(p).corrcoef()[0, 1] for p in zip(ours, exact_cov, strict=True)]).median().item()
         assert 0.75 < ratio < 1.25, f"k = {k}: trace ratio {ratio:.2f}"
         assert correlation > 0.4, f"k = {k}: correlation {correlation:.2f}"
         assert (ours > 0).all()
@@ -136,12 +133,23 @@ def test_e10_beats_the_maps_that_see_less() -> None:
     run = ddnm_run(image_mixture(16), images=4)
     for k, (state, exact_cov) in run.items():
         error = {
-            e: (e.update(state.belief, None, {})[0] - exact_cov).square().mean().item()
-            for e in (ScoreSquared(), Isotropic())
+            e: (e.update(state.belief, None, {})[0] - exact_cov).square().mean().item() for e in (ScoreSquared(), Isotropic())
         }
         ours = (state.cov - exact_cov).square().mean().item()
         assert ours < error[ScoreSquared()], f"k = {k}"
         assert k > 25 or ours < error[Isotropic()], f"k = {k}"
+
+
+def test_e10_by_hand(exact: Prior, samples: Tensor) -> None:
+    """The geometric mean of Bayes' prediction and of the slope seen, clipped; in a window of one pixel."""
+    before, after = belief_at(exact, samples, 300), belief_at(exact, samples, 200)
+    first, memory = RunningSecant(window=1).update(before, None, {})
+    cov, _ = RunningSecant(window=1).update(after, None, memory)
+    precision = 1 / first + after.sigma**-2 - before.sigma**-2
+    mean = (before.x0 / first + (after.sigma**-2 - before.sigma**-2) * before.xbar) / precision
+    slope = (after.x0 - mean) / (after.xbar - before.xbar)
+    expected = (clipped(after.sigma**2 * slope, after.sigma) / precision).sqrt()
+    close(cov, clipped(expected, after.sigma), "E10", 1e-9)
 
 
 def test_e10_is_exact_on_its_own_gaussian() -> None:
@@ -177,11 +185,19 @@ def test_an_invalid_row_starts_afresh(exact: Prior, samples: Tensor) -> None:
     for name in ("cov", "x0", "xbar", "sigma"):
         broken[name][1] = 0  # as a slot that was never filled
     broken["cov"][3] = float("nan")
+    broken["valid"][4] = False  # as a slot that another image has left
     cov, memory = estimator.update(after, None, broken)
     same(cov[1], first[1], "invalid row")
-    same(cov[3], first[3], "row with NaN")
-    same(cov[[0, 2, 4]], expected[[0, 2, 4]], "other rows")
+    same(cov[[3, 4]], first[[3, 4]], "row with NaN, row of another image")
+    same(cov[[0, 2]], expected[[0, 2]], "other rows")
+    assert not torch.equal(expected[4], first[4])
     assert memory["valid"].all()
+
+
+@pytest.mark.parametrize("window", [0, 4, -1])
+def test_windows_have_a_centre(window: int) -> None:
+    with pytest.raises(InputError, match="window: got"):
+        RunningSecant(window=window)
 
 
 def test_e10_stands_still_where_nothing_moves(exact: Prior, samples: Tensor) -> None:

@@ -191,9 +191,7 @@ def test_states_tell_the_story(exact: Prior, samples: Tensor) -> None:
     for ours, theirs in zip(watched, states, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(tensors(ours), tensors(theirs), strict=True) if a.shape == b.shape)
     assert [s.k.tolist() for s in states] == [[k] * 5 for k in (5, 4, 3, 2, 1)]
-    assert [s.s.tolist() for s in states[:-1]] == [s.t.tolist() for s in states[1:]] and states[-1].s.tolist() == [
-        -1
-    ] * 5
+    assert [s.s.tolist() for s in states[:-1]] == [s.t.tolist() for s in states[1:]] and states[-1].s.tolist() == [-1] * 5
     same(result.image, states[-1].x, "result")
     same(states[1].belief.x_t, states[0].x, "x is where the next turn starts")
 

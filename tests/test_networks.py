@@ -85,6 +85,13 @@ def test_preconditioning() -> None:
     close(c_in**2 * (SIGMA**2 + 0.25), torch.ones_like(SIGMA), "c_in", 1e-14)
 
 
+def test_a_denoiser_is_its_network_preconditioned(tiny: Denoiser) -> None:
+    """D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)."""
+    x = normal(3, 3, 8, 12)
+    c_skip, c_out, c_in = preconditioning(SIGMA.view(-1, 1, 1, 1))
+    close(tiny(x, SIGMA), c_skip * x + c_out * tiny.net(c_in * x, SIGMA.log() / 4), "EDM", 1e-13)
+
+
 def test_an_untrained_network_scales_its_input() -> None:
     """D = c_skip x + c_out F, and F starts at zero."""
     net, x = Denoiser(TINY).double(), normal(3, 3, 8, 8)
@@ -173,12 +180,13 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_embedded_prior_loads(name: str) -> None:
-    """Under 16 MB, RGB, made by a counted number of steps, with a hash that is the sha256 of its file."""
+    """Under 16 MB, RGB, with its recipe in the header, and a hash that is the sha256 of its file."""
     path = prior_path(name)
     assert path.stat().st_size <= 16e6
     assert prior_hash(name) == sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     net, header = load_denoiser(path)
     assert net.config.channels == 3 and int(header["steps"]) > 0
+    assert tuple(json.loads(header["recipe"])["network"]["widths"]) == net.config.widths
     assert not any("/" in str(value) for value in header.values()), "a path of the training machine"
     prior = load_prior(name)
     assert prior.name == name and prior.minimum == net.minimum
@@ -260,10 +268,7 @@ def test_a_killed_run_resumes_exactly(photos: Path, tmp_path: Path, monkeypatch:
 
 
 def test_training_is_a_function_of_its_seed(photos: Path, tmp_path: Path) -> None:
-    files = [
-        train.train(config(photos, tmp_path / name, seed=seed, steps=2))
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    ]
+    files = [train.train(config(photos, tmp_path / name, seed=seed, steps=2)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     a, b, c = (load_file(f) for f in files)
     assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], c[k]) for k in a)
 

@@ -135,9 +135,7 @@ def test_average_pool_is_avg_pool2d(factor: int) -> None:
     close(op.s[op.s > 0], torch.full((op.rank // 3,), 1 / factor, dtype=x.dtype), "s = 1 / f", 1e-13)
 
 
-@pytest.mark.parametrize(
-    "kernel", [gaussian_kernel(), KERNELS[0], torch.rand(9, 9)], ids=["gaussian", "any", "wider than 8"]
-)
+@pytest.mark.parametrize("kernel", [gaussian_kernel(), KERNELS[0], torch.rand(9, 9)], ids=["gaussian", "any", "wider than 8"])
 def test_convolution_is_circular_and_is_no_correlation(kernel: torch.Tensor) -> None:
     """y_p = sum_q k_q x_(p - q), indices modulo the size, kernel centred: a sum of rolled images."""
     x, half = normal(2, 3, 8, 10), len(kernel) // 2

@@ -31,8 +31,7 @@ def density(mixture: GaussianMixture, scale: Tensor, variance: Tensor):
     covariances = torch.einsum("jnk,jk,jmk->jnm", mixture.bases, mixture.values, mixture.bases)
     eye = torch.eye(covariances.shape[1], dtype=torch.float64)
     parts = [
-        MultivariateNormal(scale * m, scale**2 * c + variance * eye)
-        for m, c in zip(mixture.means, covariances, strict=True)
+        MultivariateNormal(scale * m, scale**2 * c + variance * eye) for m, c in zip(mixture.means, covariances, strict=True)
     ]
     return lambda x: torch.logsumexp(mixture.log_weights + torch.stack([p.log_prob(x.flatten()) for p in parts]), 0)
 
@@ -52,9 +51,7 @@ def test_eq_10_sigma_squared_jacobian_is_the_posterior_covariance(sigma: float) 
     jacobian = torch.autograd.functional.jacobian(lambda v: SMALL.mean(v, s), x).view(16, 16)
     exact = SMALL.covariance(x, s)
     assert (s**2 * jacobian - exact).abs().max() <= 1e-8 * exact.abs().max(), "Eq. 10"
-    assert (exact - exact.T).abs().max() <= 1e-12 and (
-        jacobian - jacobian.T
-    ).abs().max() <= 1e-10 * jacobian.abs().max()
+    assert (exact - exact.T).abs().max() <= 1e-12 and (jacobian - jacobian.T).abs().max() <= 1e-10 * jacobian.abs().max()
     assert torch.linalg.eigvalsh(exact).min() > -1e-12 * exact.abs().max(), "a covariance is not negative"
 
 

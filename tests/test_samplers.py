@@ -208,9 +208,7 @@ def test_ddnm_plus_injects_exactly_the_missing_variance(eta: float, sigma_y: flo
         passed = torch.where(measured, abar * r.lam**2 * sigma_y**2 / SPECTRUM.clamp(min=1e-9) ** 2, 0.0)
         close(passed + r.d1**2 + r.d2**2, (1 - abar).expand_as(SPECTRUM), f"variance at t = {time}", 1e-12)
         assert (r.lam >= 0).all() and (r.lam <= 1 + 1e-12).all()
-        assert (
-            not r.d2[measured].any() and (r.d2[~measured] - (1 - eta**2) ** 0.5 * (1 - abar).sqrt()).abs().max() < 1e-12
-        )
+        assert not r.d2[measured].any() and (r.d2[~measured] - (1 - eta**2) ** 0.5 * (1 - abar).sqrt()).abs().max() < 1e-12
         seen |= set((r.lam[measured] > 1 - 1e-12).tolist())
     assert seen == {True, False} or (eta == 0 and seen), "both rules should have been met"
 
@@ -295,6 +293,11 @@ def test_the_released_variant_differs_only_where_it_must(task: str, exact: Prior
         close(rotated, ours.x - theirs.x, "the difference lies in the null space")
         kept = (1 - 0.85**2) ** 0.5 * (1 - belief.schedule.abar(target, samples)).sqrt() * op.null(belief.eps)
         assert rotated.norm() > 0.5 * kept.norm(), "it should scramble eps, a relative error near sqrt 2"
+
+
+def test_misspelt_variants_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown variant 'relased': did you mean 'released'"):
+        DDNMPlus(variant="relased")
 
 
 def test_injected_noise_is_what_z_adds(exact: Prior, samples: Tensor) -> None:

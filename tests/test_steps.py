@@ -56,9 +56,7 @@ def test_budget_zero_is_the_host() -> None:
     assert steps(SATP(budget=0.0), 50, 1e-9, 1e-6, 1.0, *BAD) == [1] * (3 + len(BAD))
 
 
-@given(
-    u=st.floats(1e-9, 10), budget=st.floats(0, 10), more=st.floats(1, 100), rho=st.floats(1, 4), k=st.integers(1, 100)
-)
+@given(u=st.floats(1e-9, 10), budget=st.floats(0, 10), more=st.floats(1, 100), rho=st.floats(1, 4), k=st.integers(1, 100))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_the_step_never_shrinks_when_it_should_not(u: float, budget: float, more: float, rho: float, k: int) -> None:
     """It does not fall when the budget or eta grows, nor when U falls."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leader_nb import Prior, parse_task
 from leader_nb.equations import map_objective
+from leader_nb.errors import InputError
 from leader_nb.ucpm import UCPM, HuberTV, differences, gather
 
 PHI = HuberTV(mu=0.3, delta=0.2)
@@ -116,6 +117,15 @@ def test_weight_is_no_majoriser_on_a_checkerboard(belief) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mm", "weight", "exact"])
+def test_the_step_is_eqs_14_and_15(belief, kind: str) -> None:
+    """x0 - cov / (1 + h cov) grad Phi, with the Hessian diagonal of that kind."""
+    for seed in range(30):
+        x0, cov, phi = trial(seed)
+        expected = x0 - cov * phi.gradient(x0) / (1 + cov * phi.hessian(x0, kind))
+        close(step(belief, x0, cov, phi, kind), expected, "Eq. 14", 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["mm", "weight", "exact"])
 def test_displacement_is_bounded(belief, kind: str) -> None:
     """|x - x0| <= cov |grad Phi| <= 4 mu cov, and <= |grad Phi| / h where h > 0."""
     for seed in range(50):
@@ -136,6 +146,13 @@ def test_a_certain_pixel_does_not_move(belief) -> None:
     cov[..., 2, 3] = 0.1
     moved = step(belief, x0, cov, phi, "mm") != x0
     assert moved[..., 2, 3].all() and moved.sum() == 1
+
+
+def test_misspelt_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown hessian 'MM': did you mean 'mm'"):
+        UCPM(hessian="MM")
+    with pytest.raises(InputError, match="delta: got 0"):
+        HuberTV(delta=0)
 
 
 @pytest.mark.parametrize("kind", ["mm", "weight", "exact"])

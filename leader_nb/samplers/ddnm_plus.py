@@ -8,12 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
 from leader_nb.samplers.base import Step, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
+
+VARIANTS = ("correct", "released")
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,22 @@ class DDNMPlus:
         x0y = x0 + V lambda V^T A^+ (y - A x0)
         x_s = a x0y + V (d1 V^T z + d2 V^T eps),      a = sqrt(abar_s),  sigma_s = sqrt(1 - abar_s),  r = a sigma_y / s_i
 
-        sigma_s >= r       lambda = 1                                   d1 = sqrt(sigma_s^2 - r^2)    d2 = 0
-        sigma_s <  r       lambda = sigma_s sqrt(1 - eta^2) / r         d1 = eta sigma_s              d2 = 0
-        s_i = 0            (no data)                                    d1 = eta sigma_s              d2 = sqrt(1 - eta^2) sigma_s
+        sigma_s >= r       lambda = 1                                d1 = sqrt(sigma_s^2 - r^2)    d2 = 0
+        sigma_s <  r       lambda = sigma_s sqrt(1 - eta^2) / r      d1 = eta sigma_s              d2 = 0
+        s_i = 0            (no data)                                 d1 = eta sigma_s              d2 = sqrt(1 - eta^2) sigma_s
 
-    The same step as DDRM with eta_b = 1. The last step leaves x0 uncorrected. `variant="released"` adds d2 eps without
-    first taking V^T eps, as the published code does for all operators but denoising and inpainting.
+    The same step as DDRM with eta_b = 1. Where sigma_y > 0, the last step leaves x0 uncorrected. `variant="released"` adds
+    d2 eps without first taking V^T eps, as the published code does for all operators but denoising and inpainting.
     """
 
     eta_ddim: float = 0.85
     variant: str = "correct"
     needs_gradient: ClassVar[bool] = False
     default_steps = staticmethod(uniform_grid)
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise unknown("variant", self.variant, VARIANTS)
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {"seen": problem.operator.Ut(problem.y)}

@@ -2,9 +2,10 @@
 
     python benchmarks/overhead.py [--size 64] [--batch 8] [--steps 10] [--rounds 7] [--threads N]
 
-For every host: wall time of `restore` over T bare forward passes of the network, the same with LEADer at budget 0
-(equal NFE), and the image buffers that LEADer adds. Runs alternate, so that a busy machine disturbs all alike; each
-ratio is taken within a round and its median over rounds is reported, with the quartiles.
+For every host: wall time of `restore` over T bare forward passes of the network, the same with LEADer at budget or
+tolerance 0 (equal NFE), and the image buffers that LEADer adds. Runs alternate, so that a busy machine disturbs all
+alike; each ratio is taken within a round and its median over rounds is reported, with the quartiles. `--clock cpu`
+counts processor seconds instead, which others on the machine disturb less; use one thread with it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from torch.utils._pytree import tree_leaves
 import leader_nb
 from leader_nb import SAMPLERS, Prediction, Prior, Problem, host, leader, load_prior, noise_for, parse_task, restore
 from leader_nb.samplers import Sampler
-from leader_nb.steps import SATP
+from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.zoo import PRIORS, prior_hash
 
 TASK_OF = {"ddnm": "sr4@0"}  # the others are timed on a noisy measurement
 NOISY = "sr4@0.05"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 VARIANTS: dict[str, dict[str, Any]] = {
     "host": {},
-    "leader": leader(steps=SATP(budget=0.0)),
+    "leader": leader(steps=ErrorControlled(tolerance=0.0)),
     "leader-paper": leader("paper", steps=SATP(budget=0.0)),
 }
 
@@ -74,10 +76,10 @@ def peak_images(problem: Problem, sampler: Sampler, steps: int, plugins: dict[st
     return memory.peak / (answer.numel() * answer.element_size())
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 @torch.no_grad()
@@ -102,7 +104,7 @@ def measure_host(name: str, prior: Prior, args: argparse.Namespace) -> list[dict
     for turn in range(args.rounds + 1):
         order = [*VARIANTS, "bare"] if turn % 2 else ["bare", *reversed(VARIANTS)]
         works = {v: (lambda v=v: run(v)) for v in VARIANTS} | {"bare": lambda: forward_passes(prior, images, times)}
-        rounds.append({name: seconds(works[name]) for name in order})
+        rounds.append({name: seconds(works[name], CLOCKS[args.clock]) for name in order})
     timed = pd.DataFrame(rounds[1:])  # the first round warms up
     peaks = {v: peak_images(problem, sampler, args.steps, plugins) for v, plugins in VARIANTS.items()}
     return [row(name, str(task), variant, timed, peaks, args.steps) for variant in VARIANTS]
@@ -137,6 +139,7 @@ def provenance(args: argparse.Namespace) -> dict[str, object]:
         "size": args.size,
         "batch": args.batch,
         "rounds": args.rounds,
+        "clock": args.clock,
         "threads": torch.get_num_threads(),
         "load_before": args.load,
         "prior": args.prior,
@@ -156,6 +159,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--prior", default=PRIORS[0])
     parser.add_argument("--out", default="benchmarks/results/overhead.json")
     args = parser.parse_args()

@@ -14,8 +14,8 @@ import torch
 import typer
 from tqdm import tqdm
 
-from leader_nb import __version__, pipeline, weights_cli
-from leader_nb.data import BUILTIN_PHOTOS, builtin_photo
+from leader_nb import __version__, pipeline, plates, weights_cli
+from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
 from leader_nb.networks import UNetConfig
@@ -85,7 +85,7 @@ def restore_command(
         case = source(engine)
         if seed is None:
             engine = replace(engine, config=replace(config, seed=case.seed))
-        report = restore_into(folder, case, engine)
+        _, report = restore_into(folder, case, engine)
     typer.echo(summary(report, out))
 
 
@@ -107,11 +107,11 @@ def choose_source(
     return lambda engine: pipeline.photograph(photo, task, 256 if size is None else size, engine)
 
 
-def restore_into(folder: Path, case: pipeline.Case, engine: pipeline.Engine) -> dict[str, Any]:
-    """Runs a case with a progress bar and writes its files; returns the report."""
+def restore_into(folder: Path, case: pipeline.Case, engine: pipeline.Engine) -> tuple[pipeline.Outcome, dict[str, Any]]:
+    """Runs a case with a progress bar and writes its files; returns what came out, and the report."""
     with progress_bar(engine.config.steps) as on_state:
         outcome = pipeline.run(case, engine, on_state)
-    return pipeline.save(outcome, engine, folder)
+    return outcome, pipeline.save(outcome, engine, folder)
 
 
 @contextlib.contextmanager
@@ -129,8 +129,7 @@ def summary(report: Mapping[str, Any], out: Path) -> str:
     """What a run did, in two or three lines."""
     quality, naive = pipeline.quality_line(report), pipeline.quality_line(report["baseline"])
     lines = [f"{quality}   (least squares: {naive})"] if quality else []
-    residual = f"residual {report['residual']:.4f} (noise {report['residual_expected']:.4f})"
-    lines.append(f"{residual}   {report['nfe']} network calls   {report['seconds']:.1f} s")
+    lines.append(f"{pipeline.residual_line(report)}   {report['nfe']} network calls   {report['seconds']:.1f} s")
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"]), f"written to {out}"])
 
 
@@ -156,14 +155,19 @@ def demo_command(
         engine = pipeline.load_engine(config)
         pipeline.check_size(size, parsed, engine)
         case = pipeline.degraded(builtin_photo(photo, size), parsed, engine, {"photo": photo, "size": size})
-        reports = {}
+        reports, panels = {}, {}
         for name in ("host", "leader"):
             variant = replace(engine, config=replace(config, leader=name == "leader"))
             with pipeline.output_folder(folder / name) as inner:
-                reports[name] = restore_into(inner, case, variant)
+                outcome, reports[name] = restore_into(inner, case, variant)
+            shown = pipeline.panels(outcome, reports[name])
+            panels[name] = [*shown[:2], replace(shown[2], title=pipeline.method_name(outcome, variant.config)), shown[3]]
+        heading, details = pipeline.headings(outcome, config, reports["host"])
+        figure = plates.plate([*panels["host"][:3], *panels["leader"][2:]], heading, details)
+        atomic_write(folder / "compare.png", lambda file: plates.save_plate(figure, file))
     typer.echo(f"{photo}, {size} x {size} px, {parsed}, seed {seed}, {reports['host']['machine']['device']}\n")
     typer.echo(table(reports))
-    typer.echo(f"\nwritten to {out}; look at {out / 'leader' / 'compare.png'}")
+    typer.echo(f"\nwritten to {out}; look at {out / 'compare.png'}")
 
 
 def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
@@ -175,8 +179,7 @@ def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [f"{'':<16}" + "".join(f"{title:>{len(title) + 3}}" for title in columns)]
     for name, values in rows.items():
         cells = (
-            (title, "-" if values.get(key) is None else form.format(values[key]))
-            for title, (key, form) in columns.items()
+            (title, "-" if values.get(key) is None else form.format(values[key])) for title, (key, form) in columns.items()
         )
         lines.append(f"{name:<16}" + "".join(f"{cell:>{len(title) + 3}}" for title, cell in cells))
     return "\n".join([*lines, f"A residual of {host['residual_expected']:.3f} is what the noise alone leaves."])

@@ -55,13 +55,9 @@ def load_image(path: str | os.PathLike[str], size: int = 256, max_pixels: int | 
         except InputError:
             raise
         except MemoryError:
-            raise InputError(
-                f"{path}: {picture.width} x {picture.height} pixels do not fit in memory; shrink it"
-            ) from None
-        except Exception as error:  # noqa: BLE001  Pillow's decoders raise many kinds of error on damaged bytes
-            raise InputError(
-                f"{path}: the picture is damaged or cut short ({one_line(error)}); copy it again"
-            ) from None
+            raise InputError(f"{path}: {picture.width} x {picture.height} pixels do not fit in memory; shrink it") from None
+        except Exception as error:  # Pillow's decoders raise many kinds of error on damaged bytes
+            raise InputError(f"{path}: the picture is damaged or cut short ({one_line(error)}); copy it again") from None
     if size and image.shape[-1] != size:
         image = F.interpolate(image, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
     return image.clamp_(0, 1).mul_(2).sub_(1)
@@ -99,9 +95,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         with path.open("rb") as file:
             start = file.read(12)
-        raise InputError(
-            f"{path} is no picture (it starts with {start!r}): give a PNG, JPEG, TIFF, WebP or GIF"
-        ) from None
+        raise InputError(f"{path} is no picture (it starts with {start!r}): give a PNG, JPEG, TIFF, WebP or GIF") from None
     except PermissionError:
         raise InputError(f"{path} may not be read: change its permissions or copy it") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -155,9 +149,7 @@ def _deep_grey(path: Path, picture: Image.Image) -> Tensor:
     low, high = float(pixels.min()), float(pixels.max())
     white = 1.0 if picture.mode == "F" else 65535.0
     if low < 0 or high > white:
-        raise InputError(
-            f"{path} has pixels from {low:g} to {high:g} in mode {picture.mode}: rescale it to 0 to {white:g}"
-        )
+        raise InputError(f"{path} has pixels from {low:g} to {high:g} in mode {picture.mode}: rescale it to 0 to {white:g}")
     grey = torch.from_numpy(pixels.astype(np.float32) / np.float32(white))
     return grey[None, None].repeat(1, 3, 1, 1)
 
@@ -223,15 +215,11 @@ def as_image(value: Tensor | np.ndarray, name: str = "image", channels: int = 3,
     if not image.is_floating_point():
         raise InputError(f"{name}: got {image.dtype}; give floats in [-1, 1], for instance x.float() / 127.5 - 1")
     if not torch.isfinite(image).all():
-        raise InputError(
-            f"{name}: {int((~torch.isfinite(image)).sum())} values are NaN or infinite; replace them first"
-        )
+        raise InputError(f"{name}: {int((~torch.isfinite(image)).sum())} values are NaN or infinite; replace them first")
     low, high = (float(end) for end in image.detach().aminmax())
     if low < -1 - tolerance or high > 1 + tolerance:
         hint = " (from 0 to 255? then x / 127.5 - 1)" if low >= 0 and high > 2 else ""
-        raise InputError(
-            f"{name}: values from {low:.4g} to {high:.4g}; give [-1, 1], for instance x.clamp(-1, 1){hint}"
-        )
+        raise InputError(f"{name}: values from {low:.4g} to {high:.4g}; give [-1, 1], for instance x.clamp(-1, 1){hint}")
     return image
 
 
@@ -283,9 +271,7 @@ def builtin_photo(name: str, size: int = 256) -> Tensor:
     photo = PHOTOS[name]
     spec = find_spec(photo.package)  # finds the folder without the seconds that importing scikit-learn takes
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            f"photo {name!r} comes with {photo.distribution}: install it with pip install {photo.distribution}"
-        )
+        raise InputError(f"photo {name!r} comes with {photo.distribution}: install it with pip install {photo.distribution}")
     return load_image(Path(spec.submodule_search_locations[0]) / photo.file, size)
 
 
@@ -307,9 +293,7 @@ def photo_crops(size: int, count: int, seed: int = 0) -> Crops:
     photos = {name: builtin_photo(name, 0) for name in BUILTIN_PHOTOS[:count]}
     largest = min(min(photo.shape[-2:]) for photo in photos.values())
     if not MIN_SIDE <= size <= largest:
-        raise InputError(
-            f"size={size}: give a side between {MIN_SIDE} and {largest} pixels, which every photo can fill"
-        )
+        raise InputError(f"size={size}: give a side between {MIN_SIDE} and {largest} pixels, which every photo can fill")
     names = tuple(BUILTIN_PHOTOS[i % len(BUILTIN_PHOTOS)] for i in range(count))
     crops = []
     for i, name in enumerate(names):

@@ -60,9 +60,7 @@ class Trunk:
 
 
 TRUNKS = {
-    "alex": Trunk(
-        "alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", "AlexNet_0", 0.387447
-    ),
+    "alex": Trunk("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", "AlexNet_0", 0.387447),
     "vgg": Trunk("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", "VGG16_0", 0.710949),
 }
 
@@ -135,7 +133,7 @@ def _fetch_one(net: str, path: Path, archive: Callable[[], Path], only_archive: 
             trunk = route()
             _assemble(net, trunk)
             content = safetensors.torch.save(trunk)
-        except Exception as error:  # noqa: BLE001  routes fail in many ways; the next is tried, all are reported
+        except Exception as error:  # routes fail in many ways; the next is tried, all are reported
             failures.append(f"{name}: {one_line(error)}")
         else:
             return _store(path, content)
@@ -149,9 +147,7 @@ def _store(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(
-            f"cannot create {path.parent} ({error.strerror}): set LEADER_NB_CACHE to another folder"
-        ) from None
+        raise WeightsError(f"cannot create {path.parent} ({error.strerror}): set LEADER_NB_CACHE to another folder") from None
     atomic_write(path, lambda file: file.write(content))
 
 

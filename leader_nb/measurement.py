@@ -57,9 +57,7 @@ class Measurement:
             if name == "y" or not name:
                 raise InputError(f"tensors: the name {name!r} is taken; choose another, such as 'mask'")
             _check_tensor(f"tensors[{name!r}]", tensor)
-        if not isinstance(self.notes, Mapping) or not all(
-            isinstance(s, str) for pair in self.notes.items() for s in pair
-        ):
+        if not isinstance(self.notes, Mapping) or not all(isinstance(s, str) for pair in self.notes.items() for s in pair):
             raise InputError("notes: names and values must be strings; turn them into text with str()")
 
 
@@ -109,7 +107,9 @@ def load_measurement(path: str | os.PathLike[str]) -> Measurement:
 
 def _y(tensors: dict[str, Tensor]) -> Tensor:
     if "y" not in tensors:
-        raise InputError(f"it has no tensor y (only {', '.join(tensors) or 'nothing'}); save it with save_measurement")
+        raise InputError(
+            f"it has no tensor y (only {', '.join(list(tensors)[:3]) or 'nothing'}); save it with save_measurement"
+        )
     return tensors.pop("y")
 
 
@@ -124,9 +124,7 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"its metadata {KEY!r} are not a JSON object; save it with save_measurement")
     version = header.get("version")
     if version != VERSION:
-        raise InputError(
-            f"it has version {version!r}, this package reads {VERSION}; save it again or use the right release"
-        )
+        raise InputError(f"it has version {version!r}, this package reads {VERSION}; save it again or use the right release")
     wanted = ("task", "sigma", "seed", "shape", "notes")
     if missing := [name for name in wanted if name not in header]:
         raise InputError(f"its metadata lack {', '.join(missing)}; save it with save_measurement")
@@ -139,9 +137,7 @@ def _check_tensor(name: str, tensor: object) -> None:
     if tensor.numel() == 0:
         raise InputError(f"{name}: got the empty shape {tuple(tensor.shape)}; give at least one value")
     if not torch.isfinite(tensor).all():
-        raise InputError(
-            f"{name}: {int((~torch.isfinite(tensor)).sum())} values are NaN or infinite; mask them out first"
-        )
+        raise InputError(f"{name}: {int((~torch.isfinite(tensor)).sum())} values are NaN or infinite; mask them out first")
 
 
 def _sigma(sigma: object) -> float:

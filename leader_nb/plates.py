@@ -82,9 +82,7 @@ def _draw(figure: Figure, panel: Panel, box: tuple[int, int, int, int], total: t
         _scale(figure, shown, panel, (left, box[1] - 22, max(box[2], NARROWEST), 10), total)
 
 
-def _scale(
-    figure: Figure, shown: ScalarMappable, panel: Panel, box: tuple[int, int, int, int], total: tuple[int, int]
-) -> None:
+def _scale(figure: Figure, shown: ScalarMappable, panel: Panel, box: tuple[int, int, int, int], total: tuple[int, int]) -> None:
     bar = figure.colorbar(shown, cax=_axes(figure, box, total), orientation="horizontal", extend="neither")
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_ticks([0.0, panel.high or 1.0], labels=["0", f"{panel.high:g}"])

@@ -102,6 +102,6 @@ class ErrorControlled:
         error = (sigma - sigmas).square() * spread / (2 * sigma**3)  # (B, T + 1), of a step to each position
         place = torch.arange(length + 1, device=k.device)
         reach = (k[:, None] - math.ceil(self.longest * length)).clamp(min=0)
-        allowed = (error <= self.tolerance) & (place >= reach) & (k[:, None] < length)
+        allowed = (error < self.tolerance) & (place >= reach) & (k[:, None] < length)
         single = place == k[:, None] - 1
         return torch.where(allowed | single, place, length + 1).min(dim=1).values, memo

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from leader_nb.errors import InputError
+from leader_nb.errors import InputError, one_line
 from leader_nb.networks import Denoiser, UNetConfig
 from leader_nb.networks.files import save_denoiser
 from leader_nb.networks.unet import preconditioning
@@ -34,7 +34,7 @@ CHECK_SIGMAS = (15, 25, 50)  # of 255
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows whichever is nearer."""
+    """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows the nearer."""
 
     images: str
     out: str
@@ -109,8 +109,11 @@ def image_files(images: str | Path, split: str | None = None) -> list[Path]:
 
 def pyramid(path: Path, crop: int) -> list[np.ndarray]:
     """One photograph at every scale whose shorter side still holds a crop: uint8 arrays (h, w, 3)."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"images: {path} cannot be read ({one_line(error)}); take it out") from None
     sizes = [(round(rgb.width * s), round(rgb.height * s)) for s in SCALES]
     return [np.asarray(rgb.resize(s, Image.Resampling.LANCZOS)) for s in sizes if min(s) >= crop]
 
@@ -215,12 +218,12 @@ def train(config: TrainConfig) -> Path:
     """
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    levels = [pyramid(p, config.crop) for p in tqdm(image_files(config.images, "train"), desc="photos", leave=False)]
+    levels = [
+        pyramid(p, config.crop) for p in tqdm(image_files(config.images, "train"), desc="photos", leave=False, disable=None)
+    ]
     usable = [p for p in levels if p]
     if len(usable) < 2:
-        raise InputError(
-            f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images"
-        )
+        raise InputError(f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images")
     held_out, photos = usable[::12], [p for i, p in enumerate(usable) if i % 12]
     state = build_state(config)
     if (out / "checkpoint.pt").is_file():
@@ -235,13 +238,11 @@ def train(config: TrainConfig) -> Path:
     return path
 
 
-def run(
-    state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config: TrainConfig
-) -> Iterator[dict[str, float]]:
+def run(state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config: TrainConfig) -> Iterator[dict[str, float]]:
     """Train to the end, yielding a row of history every `save_every` steps (the moments to save at)."""
     losses: list[float] = []
     last = time.perf_counter()
-    with tqdm(total=config.steps, initial=state.step, desc="train", mininterval=5) as bar:
+    with tqdm(total=config.steps, initial=state.step, desc="train", mininterval=5, disable=None) as bar:
         while (progress := _progress(state, config)) < 1:
             for optimizer in state.optimizers:
                 for group in optimizer.param_groups:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import generator, normal
 
+from laws import generator, normal
 from leader_nb import GaussianMixture, Prior, image_mixture, network_prior
 from leader_nb.networks import Denoiser, UNetConfig
 

@@ -25,7 +25,7 @@ from leader_nb.priors import Belief, Meter, Prediction, Prior
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler
 from leader_nb.schedule import Schedule, check_grid
-from leader_nb.steps import SATP
+from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.ucpm import UCPM, HuberTV
 
 DRIFT = 1e-9  # rounding allowed in float64, relative to the larger side
@@ -265,7 +265,7 @@ def check_host(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8,
 
 
 def check_null_leader(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8) -> None:
-    """LEADer with mu = 0, with budget = 0, and with both is the host, bit for bit and call for call."""
+    """LEADer with mu = 0, with a budget or a tolerance of 0, and with both is the host, bit for bit and call for call."""
     noise = noise_for(len(problem), seed=3)
     plain = restore(problem, prior, sampler, grid=steps, noise=noise)
     idle, still = UCPM(HuberTV(mu=0.0)), SATP(budget=0.0)
@@ -273,6 +273,7 @@ def check_null_leader(sampler: Sampler, problem: Problem, prior: Prior, steps: i
         "the estimator alone": {},
         "mu = 0": {"modulate": idle},
         "budget = 0": {"steps": still},
+        "tolerance = 0": {"steps": ErrorControlled(tolerance=0.0)},
         "mu = 0 and budget = 0": {"modulate": idle, "steps": still},
     }.items():
         result = restore(problem, prior, sampler, grid=steps, noise=noise, covariance=RunningSecant(), **plugins)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +136,7 @@ def test_the_prior_that_is_shipped(tmp_path: Path) -> None:
         ("empty.png", b"", "is empty"),
         ("text.png", b"this is no picture", "is no picture"),
         ("cut.png", None, "damaged or cut short"),
-        ("cut.jpg", None, "damaged or cut short"),
+        ("cut.jpg", None, "cannot be opened as a picture|damaged or cut short"),
         ("fake.jpg", b"\xff\xd8\xff\xe0" + bytes(200), "picture"),
     ],
 )
@@ -149,7 +148,7 @@ def test_damaged_photographs(
         Image.fromarray(BYTES).save(path)
         content = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(content)
-    refused(capsys, message, "restore", path, "--task", "color@0", "--prior", prior_file, "--out", tmp_path / "out")
+    refused(capsys, f"(?:{message})", "restore", path, "--task", "color@0", "--prior", prior_file, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -184,9 +183,10 @@ def test_photographs_of_a_wrong_size(photo: Path, prior_file: str, tmp_path: Pat
 def test_a_whole_photograph_too_large_for_the_memory(
     photo: Path, prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 10**6)
+    Image.fromarray(BYTES).resize((400, 360)).save(photo)
+    monkeypatch.setattr(pipeline, "free_memory", lambda device: 15 * 10**7)
     rest = ("--task", "color@0", "--prior", prior_file, "--size", "0", "--out", tmp_path / "out")
-    refused(capsys, r"40 x 36 pixels need .* shrink it to \d+ x \d+, or give --size \d+", "restore", photo, *rest)
+    refused(capsys, r"400 x 360 pixels need .* shrink it to \d+ x \d+, or give --size \d+", "restore", photo, *rest)
 
 
 # --- mistakes: the options ------------------------------------------------------------------------------------------
@@ -205,10 +205,10 @@ def test_a_whole_photograph_too_large_for_the_memory(
         (["--task", "color@0", "--host", "DDMN"], "unknown host 'DDMN': did you mean 'ddnm'"),
         (["--task", "color@0", "--steps", "0"], "steps: got 0"),
         (["--task", "color@0", "--steps", "1001"], "steps: got 1001; give a whole number from 1 to 1000"),
-        (["--task", "color@0", "--steps", "ten"], "--steps.*ten"),
+        (["--task", "color@0", "--steps", "ten"], "--steps"),
         (["--task", "color@0", "--seed", "-1"], "seed: got -1"),
         (["--task", "color@0", "--device", "cuda"], "no GPU here; use --device cpu or auto"),
-        (["--task", "color@0", "--device", "fpga"], "not one PyTorch knows"),
+        (["--task", "color@0", "--device", "toaster"], "not one PyTorch knows"),
         (["--task", "color@0", "--prior", "photo-smal"], "unknown prior 'photo-smal': did you mean 'photo-small'"),
         (["--task", "color@0", "--prior", "none.safetensors"], "no file at none.safetensors"),
         (["--task", "color@0", "--preset", "paper"], "preset: it belongs to LEADer; add --leader"),
@@ -285,7 +285,7 @@ def test_bad_measurements(prior_file: str, tmp_path: Path, capsys: pytest.Captur
         "got torch.int32": content.replace(b'"F32"', b'"I32"'),
         r"got shape \(1, 3, 16, 16\)": content.replace(b"[3, 16, 16]", b"[3, 16, 17]"),
         "sigma=": content.replace(b'sigma\\": 0.1', b'sigma\\": -.1').replace(b"-.1", b"-99"),
-        "no measurement|lack": Path(prior_file).read_bytes(),
+        "no tensor y": Path(prior_file).read_bytes(),
     }
     for message, changed in changes.items():
         path.write_bytes(changed)
@@ -451,18 +451,19 @@ def test_bad_training(
     defaults = {"--images": str(photos), "--out": str(tmp_path / "net"), "--steps": "1", "--batch": "1"}
     given = [a for pair in (defaults | dict(zip(options[::2], options[1::2], strict=True))).items() for a in pair]
     assert cli.main(["train", *given]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("leader-nb: ")]
-    assert len(lines) == 1 and message in lines[0] and not (tmp_path / "net").exists()
+    out, err = capsys.readouterr()
+    assert (
+        out == "" and re.fullmatch(rf"leader-nb: [^\n]*{re.escape(message)}[^\n]*\n", err) and not (tmp_path / "net").exists()
+    )
 
 
 def test_training_on_a_damaged_folder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = ("train", "--images", photos, "--out", tmp_path / "net", "--steps", "1", "--crop", "16", "--batch", "1")
     cut = photos / "cut.png"
-    cut.write_bytes((photos / "china.png").read_bytes()[:500]) if (photos / "china.png").exists() else shutil.copy(
-        __file__, cut
-    )
-    assert cli.main([str(a) for a in first]) == 2
-    assert "cut.png" in capsys.readouterr().err.splitlines()[-1]
+    cut.write_bytes((photos / "china.png").read_bytes()[:5000])
+    refused(capsys, "cut.png cannot be read .*; take it out", *first)
+    cut.write_bytes(b"no picture at all")
+    refused(capsys, "cut.png cannot be read .*; take it out", *first)
     for path in photos.iterdir():
         path.unlink()
     refused(capsys, "has no images to use", *first)

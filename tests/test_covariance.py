@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import belief_at, check_covariance, close, generator, normal, same
 from torch import Tensor
 
+from laws import belief_at, check_covariance, close, generator, normal, same
 from leader_nb import DDNM, GaussianMixture, Prior, image_mixture, noise_for, parse_task, trajectory
 from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared, box, clipped, isotropic
 from leader_nb.errors import InputError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import close, normal, unchanged
 
+from laws import close, normal, unchanged
 from leader_nb import equations as eq
 
 ABAR = torch.tensor([0.9, 0.3, 1e-4], dtype=torch.float64).view(-1, 1, 1, 1)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from laws import belief_at, check_alone_as_in_a_batch, check_null_leader, close, normal, same, tensors
 from torch import Tensor
 
+from laws import belief_at, check_alone_as_in_a_batch, check_null_leader, close, normal, same, tensors
 from leader_nb import DDNM, DDNMPlus, Prior, leader, noise_for, parse_task, restore, trajectory
 from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
@@ -18,7 +18,7 @@ from leader_nb.priors import Meter
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler, Step
 from leader_nb.schedule import uniform_grid
-from leader_nb.steps import SATP, Uniform
+from leader_nb.steps import SATP, ErrorControlled, Uniform
 from leader_nb.tree import Tree, put, rows
 from leader_nb.ucpm import UCPM, HuberTV
 
@@ -42,6 +42,12 @@ def test_each_image_has_its_own_clock(which: str, task: str, contrasts: Tensor, 
     sampler = DDNM() if task.endswith("@0") else DDNMPlus()
     result = check_alone_as_in_a_batch(sampler, parse_task(task).measure(contrasts), prior, grid=15, **EAGER)
     assert (result.nfe < 15).any(), "nothing was skipped: this tests nothing"
+
+
+def test_error_control_has_a_clock_for_each_image_too(exact: Prior, contrasts: Tensor) -> None:
+    plugins = {"covariance": RunningSecant(), "steps": ErrorControlled(tolerance=3e-3, longest=0.3)}
+    result = check_alone_as_in_a_batch(DDNMPlus(), parse_task("sr4@0.05").measure(contrasts), exact, grid=40, **plugins)
+    assert len(set(result.times)) >= 3, "every image went the same way: this tests nothing"
 
 
 def test_images_do_finish_at_different_times(exact: Prior, contrasts: Tensor) -> None:
@@ -231,7 +237,7 @@ def test_leader_names_its_plugins() -> None:
     ours, paper = leader(), leader("paper")
     assert set(ours) == {"covariance", "modulate", "steps"}
     assert ours["covariance"] == RunningSecant() and paper["covariance"] == ScoreSquared()
-    assert ours["steps"] == SATP(trust_below=1.0) and paper["steps"] == SATP() and ours["modulate"] == UCPM()
+    assert ours["steps"] == ErrorControlled() and paper["steps"] == SATP() and ours["modulate"] == UCPM()
     assert leader(steps=None)["steps"] is None and leader(covariance=Isotropic())["covariance"] == Isotropic()
 
 
@@ -260,6 +266,7 @@ def test_presets_run(preset: str, exact: Prior, samples: Tensor) -> None:
         ({"grid": (1000, 0)}, "grid: got"),
         ({"modulate": UCPM()}, "modulate: it needs an uncertainty map"),
         ({"steps": SATP()}, "steps: it needs an uncertainty map"),
+        ({"steps": ErrorControlled()}, "steps: it needs an uncertainty map"),
         ({"noise": noise_for(4)}, "noise: it has 4 image ids, the problem 5"),
     ],
     ids=str,

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
-from laws import close, normal, same, unchanged
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from conftest import TINY
+from laws import close, normal, same, unchanged
 from leader_nb import PRIORS, load_prior, train
 from leader_nb.data import builtin_photo
 from leader_nb.errors import InputError

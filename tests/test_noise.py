@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from laws import close, normal, same, unchanged
 
+from laws import close, normal, same, unchanged
 from leader_nb.errors import InputError
 from leader_nb.noise import Noise, keyed_normal, noise_for
 from leader_nb.operators import denoising

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from laws import check_constant_gain, check_dense, check_grey_in_grey_out, check_operator, close, images, normal
 
+from laws import check_constant_gain, check_dense, check_grey_in_grey_out, check_operator, close, images, normal
 from leader_nb.errors import InputError
 from leader_nb.operators import (
     Operator,

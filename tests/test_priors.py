@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import belief_at, close, generator, normal, oracle, same, unchanged
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from laws import belief_at, close, generator, normal, oracle, same, unchanged
 from leader_nb import GaussianMixture, Prediction, Prior, Schedule, eps_prior, image_mixture
 from leader_nb.equations import covariance_from_fisher, diffuse, score
 from leader_nb.errors import InputError

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from laws import (
     belief_at,
     check_data_consistency,
@@ -16,8 +18,6 @@ from laws import (
     oracle,
     same,
 )
-from torch import Tensor
-
 from leader_nb import DDNM, SAMPLERS, TASKS, DDNMPlus, Prediction, Prior, Schedule, host, noise_for, parse_task, restore
 from leader_nb.covariance import RunningSecant, ScoreSquared
 from leader_nb.errors import InputError

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
-from laws import close, normal, same
 
+from laws import close, normal, same
 from leader_nb.errors import InputError
 from leader_nb.schedule import Schedule, check_grid, uniform_grid
 

@@ -1,4 +1,4 @@
-"""SATP: the step length from the map, its guards, and the network calls it costs on a known image model."""
+"""Step rules: the step length from the map, its guards, and the network calls SATP costs on a known image model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import check_step_rule, normal
 from torch import Tensor
 
+from laws import check_step_rule, normal
 from leader_nb import Schedule
 from leader_nb.errors import InputError
 from leader_nb.schedule import uniform_grid
-from leader_nb.steps import SATP, Uniform
+from leader_nb.steps import SATP, ErrorControlled, Uniform
 
 SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
 BAD = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, -0.0, 1e-12, 1e-300]
@@ -26,7 +26,7 @@ def maps(*u: float) -> Tensor:
     return torch.tensor(u, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
 
 
-def steps(rule: SATP, k: int, *u: float) -> list[int]:
+def steps(rule: SATP | ErrorControlled, k: int, *u: float) -> list[int]:
     """The lengths of the steps from position k of 100, one for each u."""
     there, _ = rule.next(torch.full((len(u),), k), maps(*u), rule.init(SIGMAS, len(u)))
     return (k - there).tolist()
@@ -108,6 +108,82 @@ def test_high_noise_is_not_trusted() -> None:
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\ASATP: got [^\n]*\Z"):
         SATP(**bad)
+
+
+# --- Error control -------------------------------------------------------------------------------------------------
+
+
+def local_error(cov: float, here: int, there: int) -> float:
+    """(sigma - sigma')^2 cov / (2 sigma^3) of a step between two positions of the grid."""
+    sigma, target = SIGMAS[here].item(), SIGMAS[there].item()
+    return (sigma - target) ** 2 * cov / (2 * sigma**3)
+
+
+@pytest.mark.parametrize("rule", [ErrorControlled(), ErrorControlled(0.0), ErrorControlled(1e9, longest=1.0)], ids=repr)
+def test_laws_of_error_control(rule: ErrorControlled) -> None:
+    """k' < k, not below 0, each image by its own map, for good maps and bad."""
+    check_step_rule(rule, torch.cat([maps(1e-4, 0.01, 0.3), maps(*BAD), normal(3, 1, 2, 2)]))
+
+
+@given(st.integers(1, 99), st.floats(-6, 0), st.floats(-7, -1))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_the_longest_step_under_the_tolerance(k: int, log_cov: float, log_tolerance: float) -> None:
+    """The step taken errs by less than the tolerance and the next longer one does not, a single step excepted."""
+    cov, tolerance = 10**log_cov, 10**log_tolerance
+    (length,) = steps(ErrorControlled(tolerance, longest=1.0), k, cov)
+    assert length == 1 or local_error(cov, k, k - length) < tolerance * (1 + 1e-9)
+    assert length == k or local_error(cov, k, k - length - 1) > tolerance * (1 - 1e-9)
+
+
+@given(k=st.integers(1, 100), cov=st.floats(1e-9, 10), tolerance=st.floats(0, 1), more=st.floats(1, 100))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_error_control_is_monotone(k: int, cov: float, tolerance: float, more: float) -> None:
+    """The step does not shrink when the tolerance grows or the map falls, and never passes the guard."""
+    (short,) = steps(ErrorControlled(tolerance), k, cov)
+    assert steps(ErrorControlled(tolerance * more), k, cov)[0] >= short
+    assert steps(ErrorControlled(tolerance), k, cov / more)[0] >= short
+    assert 1 <= short <= min(k, GUARD)
+
+
+def test_tolerance_zero_is_the_host() -> None:
+    assert steps(ErrorControlled(0.0), 50, 1e-9, 1e-6, 1.0, *BAD) == [1] * (3 + len(BAD))
+
+
+def test_bad_maps_do_not_pass_the_guard_of_error_control() -> None:
+    """NaN and infinities: a single step; zero and tiny maps: at most the guard; the first step is never skipped."""
+    nan, inf, minus, *rest = steps(ErrorControlled(), 50, *BAD)
+    assert (nan, inf, minus) == (1, 1, 1) and all(1 <= n <= GUARD for n in rest)
+    assert steps(ErrorControlled(1e9), 100, 0.1) == [1] and steps(ErrorControlled(1e9), 99, 0.1) == [GUARD]
+
+
+def test_error_control_does_not_feel_the_grid() -> None:
+    """On a grid ten times finer a step ends at the same noise level, to within one cell of the coarse grid."""
+    fine = Schedule().sigma(torch.tensor([-1, *range(0, 991)]), normal(1)).flatten()  # position 10 (k - 1) + 1 is that of k
+    rule = ErrorControlled(1e-3, longest=1.0)
+    lengths = set()
+    for k in (90, 60, 40, 25, 15):
+        for cov in (0.02, 0.2):
+            coarse = k - steps(rule, k, cov)[0]
+            there, _ = rule.next(torch.tensor([10 * (k - 1) + 1]), maps(cov), rule.init(fine, 1))
+            single = coarse == k - 1  # the coarse grid may have to step further than the tolerance
+            assert 10 * (coarse - 2) + 1 <= there.item() and (single or there.item() <= 10 * (coarse - 1) + 1)
+            lengths.add(k - coarse)
+    assert len(lengths) > 2, "steps of several lengths were tried"
+
+
+@pytest.mark.parametrize("k", [5, 10, 20, 30, 50, 75, 90])
+def test_the_error_it_controls_is_that_of_ddim(k: int) -> None:
+    """On N(0, l I) with its exact map, one DDIM step errs by the estimate times rms(eps) <= 1, to 12 %."""
+    variance, sigma, there = 0.25, SIGMAS[k].item(), SIGMAS[k - 1].item()
+    scale = (variance + sigma**2) ** 0.5  # |x| at sigma along the exact trajectory; there |eps| = sigma / scale
+    true = abs((variance + there**2) ** 0.5 - (scale + (there - sigma) * sigma / scale))
+    assert true == pytest.approx(local_error(variance * sigma**2 / scale**2, k, k - 1) * sigma / scale, rel=0.12)
+
+
+@pytest.mark.parametrize("bad", [{"tolerance": -1.0}, {"longest": 0.0}, {"longest": 1.1}], ids=str)
+def test_bad_settings_of_error_control_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"\AErrorControlled: got [^\n]*\Z"):
+        ErrorControlled(**bad)
 
 
 # --- The network calls it costs on a Gaussian image model ----------------------------------------------------------

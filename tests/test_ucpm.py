@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from laws import belief_at, close, normal, same, unchanged
 from torch import Tensor
 
+from laws import belief_at, close, normal, same, unchanged
 from leader_nb import Prior, parse_task
 from leader_nb.equations import map_objective
 from leader_nb.errors import InputError

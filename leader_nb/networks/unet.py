@@ -7,8 +7,8 @@ convolutions, which (unlike `nn.Linear`) give each image of a batch the bits it 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
 from leader_nb import covariance, equations, steps, ucpm
 
+WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
     "Top level": (leader_nb, leader_nb.__all__),
     "Uncertainty maps": (covariance, ["Isotropic", "ScoreSquared", "RunningSecant"]),
@@ -17,17 +20,43 @@ GROUPS = {
 }
 
 
+def signature(name: str, thing: Callable[..., object]) -> str:
+    """`def name(...)` or `class name(...)`, one parameter a line where it would be wide, annotations without quotes."""
+    kind = "class" if inspect.isclass(thing) else "def"
+    try:
+        found = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return f"{kind} {name}"
+    if kind == "class":
+        found = found.replace(return_annotation=inspect.Signature.empty)
+    line = f"{kind} {name}{_plain(str(found))}"
+    if len(line) <= WIDTH:
+        return line
+    after = line[line.rindex(")") + 1 :] if "->" in line else ""
+    return "\n".join([f"{kind} {name}(", *(f"    {part}," for part in _parts(found)), f"){after}"])
+
+
+def _parts(found: inspect.Signature) -> Iterator[str]:
+    starred = False
+    for parameter in found.parameters.values():
+        starred |= parameter.kind == parameter.VAR_POSITIONAL
+        if parameter.kind == parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        yield _plain(str(parameter))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text).replace("leader_nb.", "")
+
+
 def entry(name: str, thing: object) -> str:
     """One name: its signature and its docstring."""
     if not callable(thing):
-        return f"### {name}\n\n```python\n{name} = {thing!r}\n```\n"
-    try:
-        signature = str(inspect.signature(thing)).replace("leader_nb.", "")
-    except (TypeError, ValueError):
-        signature = ""
-    kind = "class" if inspect.isclass(thing) else "def"
+        items = "".join(f"    {item!r},\n" for item in thing) if isinstance(thing, tuple) else repr(thing)
+        return f"### {name}\n\n```python\n{name} = (\n{items})\n```\n"
     doc = inspect.cleandoc(thing.__doc__ or "").replace("``", "`")
-    return f"### {name}\n\n```python\n{kind} {name}{signature}\n```\n\n```text\n{doc}\n```\n"
+    return f"### {name}\n\n```python\n{signature(name, thing)}\n```\n\n```text\n{doc}\n```\n"
 
 
 def append_api(page: Path) -> None:

@@ -184,6 +184,14 @@ def test_a_book_without_its_pages_is_caught(tmp_path):
     assert [f.split(":")[0] for f in faults] == ["b", "c", "index.html", "mathjax/tex-svg.js"]
 
 
+def test_a_wide_signature_takes_one_line_per_parameter():
+    def wide(first: int, *, second: str = "a value that is long enough to fill the line", third: float = 0.5) -> None: ...
+
+    assert signature("narrow", lambda x: x) == "def narrow(x)"
+    lines = signature("wide", wide).splitlines()
+    assert [line.strip().split(":")[0] for line in lines] == ["def wide(", "first", "*,", "second", "third", ") -> None"]
+
+
 def two_cells(footer: str) -> nbformat.NotebookNode:
     output = nbformat.v4.new_output("stream", text=footer)
     last = nbformat.v4.new_code_cell("page_footer(start)", outputs=[output], metadata={"tags": [PASSING]})

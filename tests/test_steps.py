@@ -158,15 +158,16 @@ def test_bad_maps_do_not_pass_the_guard_of_error_control() -> None:
 
 def test_error_control_does_not_feel_the_grid() -> None:
     """On a grid ten times finer a step ends at the same noise level, to within one cell of the coarse grid."""
-    fine = Schedule().sigma(torch.tensor([-1, *range(0, 991)]), normal(1)).flatten()  # position 10 (k - 1) + 1 is that of k
+    fine = Schedule().sigma(torch.tensor([-1, *range(0, 991)]), normal(1)).flatten()
+    same_level = [0, *range(1, 992, 10)]  # positions of the fine grid, one for each of the coarse one
     rule = ErrorControlled(1e-3, longest=1.0)
     lengths = set()
     for k in (90, 60, 40, 25, 15):
         for cov in (0.02, 0.2):
             coarse = k - steps(rule, k, cov)[0]
-            there, _ = rule.next(torch.tensor([10 * (k - 1) + 1]), maps(cov), rule.init(fine, 1))
+            there, _ = rule.next(torch.tensor([same_level[k]]), maps(cov), rule.init(fine, 1))
             single = coarse == k - 1  # the coarse grid may have to step further than the tolerance
-            assert 10 * (coarse - 2) + 1 <= there.item() and (single or there.item() <= 10 * (coarse - 1) + 1)
+            assert same_level[max(coarse - 1, 0)] <= there.item() and (single or there.item() <= same_level[coarse])
             lengths.add(k - coarse)
     assert len(lengths) > 2, "steps of several lengths were tried"
 

@@ -10,6 +10,7 @@ import jupytext
 import nbformat
 import pytest
 
+from api_page import signature
 from check_book import check_book, page_problems, style_problems, toc_pages
 from notebooks import PASSING, ROOT, TEXT, differences, settled, strip, texts, twin
 

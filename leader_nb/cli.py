@@ -162,8 +162,8 @@ def demo_command(
                 outcome, reports[name] = restore_into(inner, case, variant)
             shown = pipeline.panels(outcome, reports[name])
             panels[name] = [*shown[:2], replace(shown[2], title=pipeline.method_name(outcome, variant.config)), shown[3]]
-        heading, details = pipeline.headings(outcome, config, reports["host"])
-        figure = plates.plate([*panels["host"][:3], *panels["leader"][2:]], heading, details)
+        heading, details = pipeline.headings(outcome, config, *reports.values())
+        figure = plates.plate([*panels["host"][:3], *panels["leader"][2:]], f"{heading} with and without LEADer", details)
         atomic_write(folder / "compare.png", lambda file: plates.save_plate(figure, file))
     typer.echo(f"{photo}, {size} x {size} px, {parsed}, seed {seed}, {reports['host']['machine']['device']}\n")
     typer.echo(table(reports))

@@ -56,9 +56,7 @@ def plate(rows: Mapping[str, Sequence[Tensor]], titles: Sequence[str], width: fl
     count, columns = len(rows), len(titles)
     with style():
         side = width / columns
-        figure, axes = plt.subplots(
-            count, columns, figsize=(width, side * count + 0.3), squeeze=False, layout="constrained"
-        )
+        figure, axes = plt.subplots(count, columns, figsize=(width, side * count + 0.3), squeeze=False, layout="constrained")
         for axis_row, (name, images) in zip(axes, rows.items(), strict=True):
             for axis, image in zip(axis_row, images, strict=True):
                 axis.imshow(to_pixels(image))
@@ -88,9 +86,7 @@ def map_beside(image: Tensor, cov: Tensor, titles: Sequence[str], width: float =
     return figure
 
 
-def curves(
-    x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, width: float = 7.0
-) -> Figure:
+def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, width: float = 7.0) -> Figure:
     """Named curves over one axis."""
     with style():
         figure, axis = plt.subplots(figsize=(width, width * 0.5), layout="constrained")

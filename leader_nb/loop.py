@@ -95,9 +95,7 @@ def trajectory(
         raise InputError(f"noise: it has {len(noise.ids)} image ids, the problem {len(problem)} images; give one each")
     smallest = min(problem.operator.image_shape[1:])
     if smallest < prior.minimum:
-        raise InputError(
-            f"image: its shorter side is {smallest} px; the prior {prior.name!r} needs at least {prior.minimum}"
-        )
+        raise InputError(f"image: its shorter side is {smallest} px; the prior {prior.name!r} needs at least {prior.minimum}")
     run = _Run(
         problem,
         prior.metered(meter or Meter.of(len(problem))),

@@ -48,9 +48,7 @@ class Noise:
     def __call__(self, role: str, like: Tensor) -> Tensor:
         """Standard normals shaped like `like` (B, ...); `role` keeps draws for different purposes independent."""
         if len(self.ids) != len(like):
-            raise InputError(
-                f"noise: it has {len(self.ids)} image ids, the batch has {len(like)} images; give one id each"
-            )
+            raise InputError(f"noise: it has {len(self.ids)} image ids, the batch has {len(like)} images; give one id each")
         times = self.times or (None,) * len(self.ids)
         visits = self.visits or (0,) * len(self.ids)
         keys = [(self.seed, i, role, t, v) for i, t, v in zip(self.ids, times, visits, strict=True)]

@@ -496,20 +496,18 @@ DEGRADATION_NAMES = {
 METHOD_NAMES = {"DDNMPlus": "DDNM+"}
 
 
-def headings(outcome: Outcome, config: Config, report: Mapping[str, Any]) -> tuple[str, str]:
-    """The two lines above a plate: what was done, and with what."""
+def headings(outcome: Outcome, config: Config, *reports: Mapping[str, Any]) -> tuple[str, str]:
+    """The two lines above a plate: what was done, and with what, in one run or several of one case."""
     task = outcome.case.task
     kind, number = split(task.degradation)
     noise = f"noise {task.sigma:g}" if task.sigma else "no noise"
-    calls = f"{report['nfe']} network calls" + (f" for {config.steps} steps" if report["nfe"] != config.steps else "")
-    details = (
-        str(task),
-        calls,
-        f"{report['seconds']:.1f} s",
-        f"prior {report['prior']['name']}",
-        f"seed {config.seed}",
+    calls, seconds = (" and ".join(f"{r[key]:{form}}" for r in reports) for key, form in (("nfe", "d"), ("seconds", ".1f")))
+    cost = f"{config.steps} steps in {calls} network calls", f"{seconds} s"
+    details = (str(task), *cost, f"prior {reports[0]['prior']['name']}", f"seed {config.seed}")
+    return (
+        f"{DEGRADATION_NAMES.get(kind, task.degradation).format(number)}, {noise}: {method_name(outcome, config)}",
+        "   ·   ".join(details),
     )
-    return f"{DEGRADATION_NAMES[kind].format(number)}, {noise}: {method_name(outcome, config)}", "   ·   ".join(details)
 
 
 def method_name(outcome: Outcome, config: Config) -> str:

@@ -55,7 +55,9 @@ def denoising_psnr(denoise: Denoise, images: Tensor, level: float, seed: int = 0
     return torch.cat(out)
 
 
-def compare_denoisers(denoisers: dict[str, Denoise], images: Tensor, levels: Sequence[float], seed: int = 0) -> list[dict[str, object]]:
+def compare_denoisers(
+    denoisers: dict[str, Denoise], images: Tensor, levels: Sequence[float], seed: int = 0
+) -> list[dict[str, object]]:
     """One row per level and denoiser: mean PSNR in dB, its 95 % interval over photographs, seconds per image."""
     rows: list[dict[str, object]] = []
     for level in levels:

@@ -28,13 +28,9 @@ class Problem:
             raise InputError("y: the measurement holds NaN or infinite values; mask them out before restoring")
         expected = self.operator.measurement_shape
         if self.y.ndim != 4 or tuple(self.y.shape[1:]) != expected:
-            raise InputError(
-                f"y: got shape {tuple(self.y.shape)}; this operator measures (B, {', '.join(map(str, expected))})"
-            )
+            raise InputError(f"y: got shape {tuple(self.y.shape)}; this operator measures (B, {', '.join(map(str, expected))})")
         if self.sigma_y.shape != (len(self.y),) or (self.sigma_y < 0).any():
-            raise InputError(
-                f"sigma_y: got {self.sigma_y.tolist()}; give one non-negative number per image ({len(self.y)})"
-            )
+            raise InputError(f"sigma_y: got {self.sigma_y.tolist()}; give one non-negative number per image ({len(self.y)})")
 
     def __len__(self) -> int:
         return len(self.y)

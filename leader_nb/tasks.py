@@ -49,9 +49,7 @@ class Task:
         kind, number = split(self.degradation)
         return BUILDERS[kind](shape, number, like, seed, tuple(ids))
 
-    def measure(
-        self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None
-    ) -> Problem:
+    def measure(self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None) -> Problem:
         """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask and the noise of (seed, ids[i])."""
         noise = noise or noise_for(len(x), seed, ids)
         channels, height, width = x.shape[1:]
@@ -66,9 +64,7 @@ def parse_task(text: str) -> Task:
     except ValueError:
         raise InputError(f"task: {text!r} has noise {level!r}; write a number after @, as in sr4@0.05") from None
     if not 0 <= sigma <= 10:
-        raise InputError(
-            f"task: {text!r} has sigma {sigma:g}; give a number from 0 to 10, the noise for images in [0, 1]"
-        )
+        raise InputError(f"task: {text!r} has sigma {sigma:g}; give a number from 0 to 10, the noise for images in [0, 1]")
     split(name)
     return Task(name, sigma)
 

@@ -7,9 +7,14 @@ from pathlib import Path
 from leader_nb import host, leader, load_prior, parse_task, restore
 from leader_nb.data import builtin_photo
 from leader_nb.figures import plate
-from leader_nb.plates import shown  # degraded measurements as pictures
+from leader_nb.pipeline import Case
 
-TASKS = {"sr4@0.05": "super-resolution x4", "gaussian@0.05": "blur and noise", "inpaint70@0": "70 % missing", "color@0": "no colour"}
+TASKS = {
+    "sr4@0.05": "super-resolution x4",
+    "gaussian@0.05": "blur and noise",
+    "inpaint70@0": "70 % missing",
+    "color@0": "no colour",
+}
 
 
 def main() -> None:
@@ -19,7 +24,7 @@ def main() -> None:
         task = parse_task(name)
         problem = task.measure(x)
         result = restore(problem, prior, host("ddnm", task.sigma), **leader())
-        degraded.append(shown(problem)[0])
+        degraded.append(Case(problem, task, 0, x.shape[-2:]).preview[0])
         restored.append(result.image[0])
     figure = plate({"measured": [*degraded, x[0]], "restored": [*restored, x[0]]}, [*TASKS.values(), "original"], width=11)
     path = Path(__file__).parent.parent / "book" / "_static" / "readme.png"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from laws import belief_at, close, normal, same
 from torch import Tensor, nn
 
+from laws import belief_at, close, normal, same
 from leader_nb import DDNM, GaussianMixture, Prior, leader, parse_task, restore
 from leader_nb.adapters import (
     ListedSchedule,

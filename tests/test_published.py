@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from laws import close, normal, same
 from safetensors.torch import save_file
 from torch import Tensor
 
+from laws import close, normal, same
 from leader_nb import DDNM, leader, parse_task, restore
 from leader_nb.errors import InputError
 from leader_nb.networks.published import PUBLISHED, ADMNet, DDPMConfig, DDPMNet, published_prior, skeleton

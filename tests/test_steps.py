@@ -145,6 +145,14 @@ def test_error_control_is_monotone(k: int, cov: float, tolerance: float, more: f
     assert 1 <= short <= min(k, GUARD)
 
 
+def test_a_map_counts_by_its_root_mean_square() -> None:
+    half = torch.tensor([0.0, 0.2], dtype=torch.float64).repeat(2).view(1, 1, 2, 2)
+    rule = ErrorControlled(1e-3, longest=1.0)
+    for k in (30, 60):
+        there, _ = rule.next(torch.tensor([k]), half, rule.init(SIGMAS, 1))
+        assert [k - there.item()] == steps(rule, k, 0.2 / 2**0.5) != steps(rule, k, 0.1)
+
+
 def test_tolerance_zero_is_the_host() -> None:
     assert steps(ErrorControlled(0.0), 50, 1e-9, 1e-6, 1.0, *BAD) == [1] * (3 + len(BAD))
 

@@ -57,9 +57,7 @@ def _fill(model: Denoiser, state: dict[str, torch.Tensor], path: Path) -> None:
     wrong = [k for k in expected if k not in state or state[k].shape != expected[k].shape]
     wrong += [k for k in state if k not in expected]
     if wrong:
-        raise InputError(
-            f"weights: {path} does not fit its own configuration; first mismatches: {', '.join(wrong[:3])}"
-        )
+        raise InputError(f"weights: {path} does not fit its own configuration; first mismatches: {', '.join(wrong[:3])}")
     bad = [k for k, v in state.items() if not torch.isfinite(v).all()]
     if bad:
         raise InputError(f"weights: {path} holds values that are not finite, first in {bad[0]}")

@@ -99,6 +99,4 @@ def keys(u: Tensor) -> Tensor:
 
 def _check_multiple(shape: tuple[int, int, int], factor: int) -> None:
     if shape[1] % factor or shape[2] % factor:
-        raise InputError(
-            f"image: sides {shape[1]} x {shape[2]} are not multiples of {factor}; crop or pad the image first"
-        )
+        raise InputError(f"image: sides {shape[1]} x {shape[2]} are not multiples of {factor}; crop or pad the image first")

@@ -1,4 +1,4 @@
-"""The command line: `leader-nb restore | demo | train | prior-report | tasks | weights`. A mistake is one line on stderr and exit status 2."""
+"""The command line, `leader-nb COMMAND`. A mistake is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 

@@ -66,9 +66,8 @@ def main() -> None:
             wide = table[table.task == task].pivot(index="photo", columns="denoiser", values=measure)
             gain = bootstrap_interval(torch.tensor((wide[args.prior] - wide["ffdnet"]).to_numpy()))
             means = ", ".join(f"{n} {wide[n].mean():.3f}" for n in priors)
-            print(
-                f"{task:12} {measure:5}: {means}; difference {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {len(wide)} photographs"
-            )
+            gap = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+            print(f"{task:12} {measure:5}: {means}; difference {gap}, {len(wide)} photographs")
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ def test_bias_is_none_for_an_exact_prior_and_seen_for_a_wrong_one() -> None:
     images = 0.25 * normal(16, 3, 32, 32).float()
     for row in bias(gaussian_prior(0.0625), images, [0.1, 1.0]):
         assert abs(row["dc"]) < 0.005 and abs(row["scale"]) < 0.02
+        assert row["dc_low"] < row["dc"] < row["dc_high"] and row["scale_low"] < row["scale"] < row["scale_high"]
     shrinks = bias(gaussian_prior(0.01), images, [0.3])[0]
-    assert shrinks["scale"] > 0.2
+    assert shrinks["scale_low"] > 0.2
 
 
 def test_the_denoiser_of_a_prior_is_its_posterior_mean() -> None:

@@ -226,8 +226,9 @@ def dense_dpg(p: Dense, host: IDPG | DDPG) -> list[Tensor]:
         x0, _ = p.D(x, t)
         r = p.A @ x0 - p.y
         delta = abar(t_next) ** host.gamma if noisy else torch.zeros((), dtype=DOUBLE)
-        mu = (1 - abar(t_next)) / (1 - abar(t)) if mode == 1 else 1.0
-        guided = x0 - mu * ((1 - delta) * p.A.T @ torch.linalg.solve(gram, r) + delta * host.scale * p.A.T @ r)
+        m = (1 - abar(t_next)) / (1 - abar(t))
+        on_bp, on_ls = (m if mode == 1 else 1.0), (m if mode in (1, 2) else 1.0)
+        guided = x0 - on_bp * (1 - delta) * p.A.T @ torch.linalg.solve(gram, r) - on_ls * delta * host.scale * p.A.T @ r
         if t_next == -1:
             x = x0 if noisy else guided
         elif isinstance(host, IDPG):
@@ -322,6 +323,7 @@ DENSE: list[tuple[Sampler, Any, list[str]]] = [
     (IDPG(), dense_dpg, ["sr4@0.05", "gaussian@0.05", "color@0"]),
     (DDPG(), dense_dpg, ["sr4@0.05", "gaussian@0.05", "inpaint70@0", "color@0"]),
     (DDPG(mode=0, gamma=2.0, zeta=0.9, scale=1.5), dense_dpg, ["sr4@0.05", "inpaint70@0.05"]),
+    (DDPG(mode=2, gamma=1.0), dense_dpg, ["sr4@0.05"]),
     (ProjDiff(lr=0.7), dense_projdiff_free, ["sr4@0", "gaussian@0", "inpaint70@0", "color@0"]),
     (ProjDiff(lr=0.7), dense_projdiff_flat, ["pool4@0.05", "inpaint70@0.05", "color@0.2", "denoise@0.1"]),
     (ProjDiff(lr=0.4), dense_projdiff_general, ["sr4@0.05", "gaussian@0.05"]),
@@ -690,9 +692,19 @@ def test_projdiff_as_the_noise_vanishes(exact: Prior, samples: Tensor) -> None:
         close(problem.operator.null(tiny), problem.operator.null(free), form, 1e-4)
 
 
+def test_projdiff_started_below_the_noise_keeps_its_first_draw(samples: Tensor) -> None:
+    """A grid that begins where x is cleaner than the data: x_o = x0 + r z is never redrawn, and implies that z for ever."""
+    problem, noise, states = parse_task("inpaint70@0.4").measure(samples[:1]), noise_for(1), []
+    restore(problem, oracle(samples[0]), ProjDiff(), grid=(150, 100, 50), noise=noise, on_state=states.append)
+    z = noise.at(torch.tensor([100]), torch.zeros(1).long())("start", samples[:1])
+    for state in states[:-1]:
+        target = Schedule().abar(state.s, samples)
+        close(problem.operator.null(state.x), problem.operator.null(diffuse(samples[:1], z, target)), f"x at {state.s}")
+
+
 def test_projdiff_counts_its_first_call_for_the_images_that_make_it(exact: Prior, samples: Tensor) -> None:
     """A slot refilled in mid-run starts by itself: only its image pays, and neither feels the other."""
-    problem, noise, sampler = parse_task("sr4@0.05").measure(samples[:2]), noise_for(2), ProjDiff(0.5)
+    problem, noise, sampler = parse_task("sr4@0").measure(samples[:2]), noise_for(2), ProjDiff(0.5)
     x, carry = sampler.init(problem, noise)
     state = problem.operator.Vt(samples[:2].flip(0))
     carry = {**carry, "x0": state, "x_o": state, "first": torch.tensor([False, True])}

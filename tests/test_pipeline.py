@@ -197,7 +197,7 @@ def test_a_tiny_picture_has_no_ssim_and_an_exact_one_no_finite_psnr(prior_file: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"host": "dddm"}, "unknown host 'dddm': did you mean 'ddnm'"),
+        ({"host": "ddnnm"}, "unknown host 'ddnnm': did you mean 'ddnm'"),
         ({"preset": "papers"}, "unknown preset 'papers': did you mean 'paper'"),
         ({"steps": 0}, "steps: got 0; give a whole number from 1 to 1000"),
         ({"steps": 1001}, "steps: got 1001"),

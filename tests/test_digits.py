@@ -106,7 +106,7 @@ def test_a_batch_holds_whole_digits_and_never_mirrored(few: Tensor) -> None:
     for mirror, least, most in ((False, 200, 200), (True, 70, 130)):
         batch = draw_crops(photos, digits_config("", batch=200, mirror=mirror), np.random.default_rng(0))
         assert batch.shape == (200, 1, 32, 32)
-        whole = (torch.cdist(batch.flatten(1), few.flatten(1)) < 1e-3).any(1).sum().item()
+        whole = (batch[:, None] - few).abs().amax((2, 3, 4)).min(1).values.lt(1e-6).sum().item()
         assert least <= whole <= most
 
 
@@ -364,5 +364,5 @@ def test_the_map_is_as_large_as_the_error_and_lies_on_the_digit(prior: Prior) ->
     x_t = abar.sqrt() * x0 + (1 - abar).sqrt() * noise_for(2, 0)("map", x0)
     cov, guess = exact_covariance(prior, x_t, t).diagonal, prior(x_t, t).x0
     assert 0.6 < cov.mean() / (guess - x0).square().mean() < 1.6
-    assert -cov.clamp(max=0).sum() < 0.1 * cov.abs().sum()
+    assert -cov.clamp(max=0).sum() < 0.15 * cov.abs().sum()
     assert cov[..., 8:24, 8:24].mean() > 10 * cov[..., :2, :].mean().abs()

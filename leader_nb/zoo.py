@@ -10,7 +10,7 @@ from leader_nb.errors import InputError, unknown
 from leader_nb.networks.files import load_denoiser, sha256
 from leader_nb.priors import Prior, network_prior
 
-PRIORS: tuple[str, ...] = ("photo-small",)
+PRIORS: tuple[str, ...] = ("photo-small", "digits")
 FOLDER = Path(__file__).parent / "weights"
 
 

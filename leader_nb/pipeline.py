@@ -290,8 +290,9 @@ def _operator(saved: Measurement, task: Task, like: Tensor) -> Operator:
         fits = _fits_kernel(tensor) if name == "kernel" else _fits_mask(tensor, saved.shape)
         if name != DRAWN.get(kind) or not fits:
             raise InputError(f"{name} of shape {tuple(tensor.shape)} does not fit {task} on an image of shape {saved.shape}")
-        make = {"mask": inpainting, "kernel": convolution, "slots": hadamard}[name]
-        return make(tensor, saved.shape, like)
+        if name == "kernel":
+            return convolution(tensor, saved.shape, like)
+        return hadamard(tensor, saved.shape, like) if name == "slots" else inpainting(tensor, saved.shape, like)
     return task.operator(saved.shape, like, saved.seed)
 
 

@@ -52,7 +52,8 @@ class Problem:
     def joined(self, other: Problem) -> Problem:
         """The images of both, in order, which must fit."""
         operator = self.operator.joined(other.operator, (len(self), len(other)))
-        return replace(self, y=torch.cat([self.y, other.y]), operator=operator, sigma_y=torch.cat([self.sigma_y, other.sigma_y]))
+        y, sigma_y = torch.cat([self.y, other.y]), torch.cat([self.sigma_y, other.sigma_y])
+        return replace(self, y=y, operator=operator, sigma_y=sigma_y)
 
     def residual(self, x: Tensor) -> Tensor:
         """Root mean square of A x - y over the measured slots, (B,), in [-1, 1] units."""

@@ -62,7 +62,7 @@ TASKS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Task:
-    """`degradation` is one of DEGRADATIONS or VARIANTS, of which some take other numbers too: LIMITS; `sigma` for [0, 1] images.
+    """`degradation`: one of DEGRADATIONS or VARIANTS, or with another number (see LIMITS); `sigma` for [0, 1] images.
 
     `motion` gives each image a camera path keyed by (seed, id), `motion3` gives all of them the third; paths and the wide
     Gaussians scale with the shorter side of the image, short kernels do not.
@@ -92,7 +92,7 @@ class Task:
         return side // self.multiple * self.multiple, -(-side // self.multiple) * self.multiple
 
     def operator(self, shape: Shape, like: Tensor, seed: int = 0, ids: Sequence[int] = (0,)) -> Operator:
-        """The operator on (C, H, W) images in the dtype of `like`; masks, slots and camera paths are drawn per image from (seed, id)."""
+        """The operator on (C, H, W) images in the dtype of `like`; masks, slots and paths are those of (seed, id)."""
         kind, number = split(self.degradation)
         return BUILDERS[kind](shape, number, like, seed, tuple(ids))
 
@@ -146,18 +146,17 @@ def motion_blur(shape: Shape, number: int, like: Tensor, seed: int, ids: Sequenc
     return convolution(torch.stack([motion_kernel(n, shape) for n in chosen]), shape, like)
 
 
-def bordered_blur(kind: str, shape: Shape, like: Tensor) -> Operator:
-    """The Gaussian blurs whose borders are not periodic."""
-    if kind == "gaussian-reflect":
-        return blur(wide_gaussian_line(min(shape[1:])), shape, like, "reflect")
-    taps = gaussian_line(5, 10.0)
-    return blur(taps if kind == "gaussian-zero" else taps[:4], shape, like, "zero", first=-2, floor=0.03)
-
-
-def wide_gaussian(shape: Shape, like: Tensor) -> Operator:
-    """std 3 pixels on 256, circular."""
+def wide_gaussian(shape: Shape, like: Tensor, border: str = "circular") -> Operator:
+    """Gaussian blur of std 3 pixels on 256."""
     line = wide_gaussian_line(min(shape[1:]))
-    return convolution(torch.outer(line, line), shape, like)
+    if border == "circular":
+        return convolution(torch.outer(line, line), shape, like)
+    return blur(line, shape, like, border)
+
+
+def dark_gaussian(taps: int, shape: Shape, like: Tensor) -> Operator:
+    """The first `taps` of the paper's five, with zeros outside the image, as released codes have it for their SVD."""
+    return blur(gaussian_line(5, 10.0)[:taps], shape, like, "zero", first=-2, floor=0.03)
 
 
 BORDERED = ("gaussian-reflect", "gaussian-zero", "gaussian-short")
@@ -176,7 +175,9 @@ BUILDERS: dict[str, Callable[[Shape, int, Tensor, int, Sequence[int]], Operator]
     "pool": lambda shape, n, like, seed, ids: average_pool(shape, n, like),
     "gaussian": lambda shape, n, like, seed, ids: convolution(gaussian_kernel(), shape, like),
     "gaussian-wide": lambda shape, n, like, seed, ids: wide_gaussian(shape, like),
-    **{kind: lambda shape, n, like, seed, ids, kind=kind: bordered_blur(kind, shape, like) for kind in BORDERED},
+    "gaussian-reflect": lambda shape, n, like, seed, ids: wide_gaussian(shape, like, "reflect"),
+    "gaussian-zero": lambda shape, n, like, seed, ids: dark_gaussian(5, shape, like),
+    "gaussian-short": lambda shape, n, like, seed, ids: dark_gaussian(4, shape, like),
     "uniform": lambda shape, n, like, seed, ids: convolution(uniform_kernel(), shape, like),
     "anisotropic": lambda shape, n, like, seed, ids: convolution(anisotropic_kernel(), shape, like),
     "motion": motion_blur,

@@ -107,8 +107,8 @@ class Operator(ABC):
 
     def joined(self, other: Self, counts: tuple[int, int]) -> Self:
         """The operator of `counts[0]` images of this one, followed by `counts[1]` of `other`, which must fit."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in self.batched}
-        return replace(self, **{name: _stacked(pair, counts) for name, pair in pairs.items()})
+        merged = {name: _stacked((getattr(self, name), getattr(other, name)), counts) for name in self.batched}
+        return replace(self, **merged)  # type: ignore[arg-type]
 
     @property
     def rank(self) -> int:

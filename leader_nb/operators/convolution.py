@@ -32,9 +32,7 @@ class Convolution(Operator):
         return self.phase.conj() * torch.fft.fft2(y, norm="ortho")
 
 
-def convolution(
-    kernel: Tensor, shape: tuple[int, int, int], like: Tensor, tolerance: float = RANK_TOLERANCE
-) -> Convolution:
+def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor, tolerance: float = RANK_TOLERANCE) -> Convolution:
     """Circular convolution with `kernel` (q, q) or one per image (B, q, q), q odd, centred.
 
     Frequencies where |k| is below `tolerance` times its maximum are taken out of A: they count as its null space.

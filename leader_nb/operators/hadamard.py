@@ -134,7 +134,7 @@ class BlockProjection(Operator):
         side = math.isqrt(len(matrix))
         patches = x.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))  # (B, C, H / side, side, W / side, side)
         columns = patches.permute(0, 3, 5, 1, 2, 4).reshape(len(x), len(matrix), -1)
-        turned = torch.bmm(matrix.expand(len(x), *matrix.shape), columns)
+        turned = torch.stack([matrix @ c for c in columns])
         again = turned.view(len(x), side, side, x.shape[1], x.shape[2] // side, x.shape[3] // side)
         return again.permute(0, 3, 4, 1, 5, 2).reshape(x.shape)
 

@@ -99,14 +99,15 @@ def blur(
     `first` is the offset of the first tap, by default that of a centred line; `floor` as in :class:`Separable`.
     """
     first = -(len(taps) // 2) if first is None else first
-    return separable(*(border_matrix(n, taps, first, border) for n in shape[1:]), shape[0], like, floor)
+    a_h, a_w = (border_matrix(n, taps, first, border) for n in shape[1:])
+    return separable(a_h, a_w, shape[0], like, floor)
 
 
 def border_matrix(size: int, taps: Tensor, first: int, border: str) -> Tensor:
-    """(size, size) float64 with y_p = sum_o taps_o x_(p + o), o = first, first + 1, ...; outside the image:
+    """(size, size) float64 with y_p = sum_o taps_o x_(p + o), o = first, first + 1, ...; beyond its ends, a b c is:
 
-        zero        0                     circular    a b c | a b c
-        reflect     c b | a b c | b a     symmetric   b a | a b c | c b
+    zero        0 0 | a b c | 0 0     circular    b c | a b c | a b
+    reflect     c b | a b c | b a     symmetric   b a | a b c | c b
     """
     if border not in BORDERS:
         raise unknown("border", border, BORDERS)

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 from laws import belief_at, close, normal, same
-from leader_nb import DDNM, GaussianMixture, Prediction, Prior, cli, image_mixture, load_prior, noise_for, parse_task, restore, train
+from leader_nb import (
+    DDNM,
+    GaussianMixture,
+    Prediction,
+    Prior,
+    cli,
+    image_mixture,
+    load_prior,
+    noise_for,
+    parse_task,
+    restore,
+    train,
+)
 from leader_nb import digits as digits_module
 from leader_nb.digits import SPLITS, Digits, digits
 from leader_nb.equations import ddim
@@ -125,7 +137,10 @@ def test_noise_of_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"crop": 33}, "crop: fewer than 2 images"), ({"network": UNetConfig()}, "network: it takes 3 channels, these images have 1")],
+    [
+        ({"crop": 33}, "crop: fewer than 2 images"),
+        ({"network": UNetConfig()}, "network: it takes 3 channels, these images have 1"),
+    ],
 )
 def test_training_refuses_what_digits_cannot_give(few: Tensor, changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
@@ -289,7 +304,9 @@ def test_it_is_the_jacobian_of_a_network(network: Prior) -> None:
     x, t = normal(1, 3, 8, 8), torch.tensor([300])
     out = exact_covariance(network, x, t, full=True, chunk=50)
     sigma, abar = network.schedule.sigma(t, x), network.schedule.abar(t, x)
-    jacobian = torch.autograd.functional.jacobian(lambda v: network.predict(v * abar.sqrt(), t, network.schedule).x0, x / abar.sqrt())
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: network.predict(v * abar.sqrt(), t, network.schedule).x0, x / abar.sqrt()
+    )
     assert out.full is not None and out.diagonal.shape == x.shape
     close(out.full[0], sigma.item() ** 2 * jacobian.view(192, 192), "Jacobian")
     assert out.asymmetry.item() > 1e-3, "a network with random weights is no posterior mean"

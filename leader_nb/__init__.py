@@ -6,6 +6,7 @@ problem = parse_task("sr4@0").measure(x)                        # x: (B, 3, H, W
 result = restore(problem, load_prior(), DDNM(), **leader())     # result.image, result.nfe, ...
 """
 
+from leader_nb.likelihood import Chain, MapLikelihood
 from leader_nb.loop import Result, State, restore, trajectory
 from leader_nb.mixture import GaussianMixture, image_mixture
 from leader_nb.noise import Noise, noise_for
@@ -25,8 +26,10 @@ __all__ = [
     "SAMPLERS",
     "TASKS",
     "Belief",
+    "Chain",
     "DDNMPlus",
     "GaussianMixture",
+    "MapLikelihood",
     "Noise",
     "Prediction",
     "Prior",

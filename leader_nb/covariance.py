@@ -73,10 +73,9 @@ class RunningSecant:
         predicted = 1 / (1 / memory["cov"] + kappa)
         mean = predicted * torch.addcmul(memory["x0"] / memory["cov"], kappa, memory["xbar"])
         moved = xbar - memory["xbar"]
-        products = box(torch.cat([moved * (belief.x0 - mean), moved * moved], dim=1), self.window)
-        cross, power = products.chunk(2, dim=1)
-        secant = clipped(sigma**2 * cross / power, sigma)
-        cov = clipped((predicted * secant).sqrt(), sigma)
+        cross = box(moved * (belief.x0 - mean), self.window)
+        secant = clipped(sigma**2 * cross.div_(box(moved * moved, self.window)), sigma)
+        cov = clipped(secant.mul_(predicted).sqrt_(), sigma)
         valid = memory["valid"].view(-1, 1, 1, 1) & torch.isfinite(cov)
         return torch.where(valid, cov, clipped(first, sigma))
 
@@ -93,6 +92,17 @@ def clipped(cov: Tensor, sigma: Tensor) -> Tensor:
 
 
 def box(x: Tensor, window: int) -> Tensor:
-    """The mean over a window x window neighbourhood, borders mirrored, (B, C, H, W)."""
-    half = window // 2
-    return F.avg_pool2d(F.pad(x, (half,) * 4, mode="reflect"), window, stride=1)
+    """The mean over a window x window neighbourhood, borders mirrored, (B, C, H, W).
+
+    Shifted sums, first of rows and then of columns: several times faster on a CPU than a pooling layer.
+    """
+    half, (height, width) = window // 2, x.shape[-2:]
+    padded = F.pad(x, (half,) * 4, mode="reflect")
+    rows = padded[..., :height, :].clone()
+    for i in range(1, window):
+        rows += padded[..., i : i + height, :]
+    del padded
+    total = rows[..., :width].clone()
+    for i in range(1, window):
+        total += rows[..., i : i + width]
+    return total.div_(window**2)

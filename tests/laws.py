@@ -9,7 +9,7 @@ Nothing here knows pytest. Every law says for what it holds; without a word, it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
@@ -29,6 +29,7 @@ from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.ucpm import UCPM, HuberTV
 
 DRIFT = 1e-9  # rounding allowed in float64, relative to the larger side
+CALLS: dict[str, Callable[[int], int]] = {"ProjDiff": lambda steps: steps + 1}  # NFE of T steps, where it is not T
 
 
 # --- Words the laws are written in ---------------------------------------------------------------------------------
@@ -246,13 +247,14 @@ def check_grey_in_grey_out(op: Operator) -> None:
 
 
 def check_host(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8, calls: int | None = None) -> None:
-    """The contract of a host on the loop, in float64; `calls` is its NFE where that is not the number of steps."""
+    """The contract of a host on the loop, in float64; `calls` is its NFE, by default what CALLS says, else the steps."""
     assert problem.y.dtype == torch.float64 and len(problem) > 1, "check_host: give float64 and several images"
     noise = noise_for(len(problem), seed=3)
     plain = restore(problem, prior, sampler, grid=steps, noise=noise)
     times = check_grid(sampler.default_steps(steps), prior.schedule)
     assert plain.times == (times,) * len(problem), "times: not the host's own grid"
-    assert plain.nfe.tolist() == [steps if calls is None else calls] * len(problem), f"NFE: {plain.nfe.tolist()}"
+    calls = CALLS.get(type(sampler).__name__, int)(steps) if calls is None else calls
+    assert plain.nfe.tolist() == [calls] * len(problem), f"NFE: {plain.nfe.tolist()}, not {calls}"
     assert plain.image.shape[1:] == problem.operator.image_shape and torch.isfinite(plain.image).all(), "image"
     again = restore(problem, prior, sampler, grid=steps, noise=noise)
     same(again.image, plain.image, "the same seed gives the same image")
@@ -262,6 +264,7 @@ def check_host(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8,
     check_alone_as_in_a_batch(sampler, problem, prior, grid=steps)
     check_null_leader(sampler, problem, prior, steps)
     check_pure_step(sampler, problem, prior)
+    check_injected_noise(sampler, problem, prior)
 
 
 def check_null_leader(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8) -> None:
@@ -307,6 +310,22 @@ def check_pure_step(sampler: Sampler, problem: Problem, prior: Prior) -> None:
         out = sampler.step(belief, s, problem, noise.at(s, 0 * s), carry)
     for name, image in {"x0y": out.x0y, "x": out.x, "injected": out.injected}.items():
         assert image is None or (image.shape == x.shape and image.dtype == x.dtype), f"step: {name}"
+
+
+def check_injected_noise(sampler: Sampler, problem: Problem, prior: Prior) -> None:
+    """`injected` is what the step's own draws add to x: x(z) - x(0); None or nothing where it draws nothing."""
+    noise, zero = noise_for(len(problem), seed=3), constant_noise(0.0, len(problem))
+    x, carry = sampler.init(problem, noise)
+    for t, s in ((900, 400), (400, 60), (60, 20), (20, -1)):
+        times, target = torch.full((len(x),), t), torch.full((len(x),), s)
+        belief = prior(x, times, sampler.needs_gradient)
+        out = sampler.step(belief, target, problem, noise.at(target, 0 * target), carry)
+        if t < 900:  # a first step may use its draws otherwise
+            still = sampler.step(belief, target, problem, zero.at(target, 0 * target), carry)
+            added = torch.zeros_like(x) if out.injected is None else out.injected
+            close(out.x - still.x, added, f"injected noise at {t}")
+            assert still.injected is None or not still.injected.any(), "injected: not from a draw"
+        x, carry = out.x, out.carry
 
 
 def check_data_consistency(sampler: Sampler, problem: Problem, prior: Prior, tolerance: float = DRIFT, **options) -> None:

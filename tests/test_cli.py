@@ -202,7 +202,7 @@ def test_a_whole_photograph_too_large_for_the_memory(
         (["--task", "sr9@0.05"], "out of range; give sr2 to sr8"),
         (["--task", "xyz"], "unknown task 'xyz': choose one of"),
         ([], "task: missing; give one"),
-        (["--task", "color@0", "--host", "DDMN"], "unknown host 'DDMN': did you mean 'ddnm'"),
+        (["--task", "color@0", "--host", "DDNNM"], "unknown host 'DDNNM': did you mean 'ddnm'"),
         (["--task", "color@0", "--steps", "0"], "steps: got 0"),
         (["--task", "color@0", "--steps", "1001"], "steps: got 1001; give a whole number from 1 to 1000"),
         (["--task", "color@0", "--steps", "ten"], "--steps"),

@@ -197,7 +197,7 @@ def test_a_tiny_picture_has_no_ssim_and_an_exact_one_no_finite_psnr(prior_file: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"host": "dddm"}, "unknown host 'dddm': did you mean 'ddnm'"),
+        ({"host": "ddnnm"}, "unknown host 'ddnnm': did you mean 'ddnm'"),
         ({"preset": "papers"}, "unknown preset 'papers': did you mean 'paper'"),
         ({"steps": 0}, "steps: got 0; give a whole number from 1 to 1000"),
         ({"steps": 1001}, "steps: got 1001"),
@@ -238,6 +238,8 @@ def test_bad_priors(prior_file: str, tmp_path: Path, tiny: Denoiser) -> None:
     save_denoiser(path, broken, {}, torch.float32)
     with one_error("not finite"):
         engine(str(path))
+    with one_error("'celebahq-256' is for Python, .*; here give photo-small, digits or a file"):
+        engine("celebahq-256")
     with one_error("no file at"):
         engine(str(tmp_path / "missing.safetensors"))
     with one_error("unknown prior 'photo-smal': did you mean 'photo-small'"):

@@ -61,8 +61,8 @@ def test_host_by_name() -> None:
     """`ddnm` on a noisy measurement means DDNM+."""
     assert isinstance(host("ddnm", 0.0), DDNM) and isinstance(host("ddnm", 0.05), DDNMPlus)
     assert isinstance(host("ddnm+", 0.0), DDNMPlus)
-    with pytest.raises(InputError, match="unknown host 'ddmn': did you mean 'ddnm'"):
-        host("ddmn", 0.0)
+    with pytest.raises(InputError, match="unknown host 'ddnnm': did you mean 'ddnm'"):
+        host("ddnnm", 0.0)
 
 
 # --- Golden scalars: abar_t = 0.36, abar_s = 0.64, x_t = 1, eps = 0.5, s = 2, y = 1.5, z = 0.25 -----------------------

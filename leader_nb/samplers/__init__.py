@@ -1,18 +1,32 @@
 """Restoration methods, one short class each."""
 
+from collections.abc import Callable
+
 from leader_nb.errors import unknown
 from leader_nb.samplers.base import Sampler, Step
 from leader_nb.samplers.ddnm import DDNM
 from leader_nb.samplers.ddnm_plus import DDNMPlus
+from leader_nb.samplers.ddpg import DDPG
+from leader_nb.samplers.ddrm import DDRM
+from leader_nb.samplers.idpg import IDPG
+from leader_nb.samplers.projdiff import ProjDiff
 
-SAMPLERS: tuple[str, ...] = ("ddnm", "ddnm+")
+HOSTS: dict[str, Callable[[], Sampler]] = {
+    "ddnm": DDNM,
+    "ddnm+": DDNMPlus,
+    "ddrm": DDRM,
+    "idpg": IDPG,
+    "ddpg": DDPG,
+    "projdiff": ProjDiff,
+}
+SAMPLERS: tuple[str, ...] = tuple(HOSTS)
 
 
 def host(name: str, sigma: float) -> Sampler:
     """The sampler called `name` (one of SAMPLERS) for noise `sigma`: "ddnm" at sigma > 0 means DDNM+."""
     if name not in SAMPLERS:
         raise unknown("host", name, SAMPLERS)
-    return DDNM() if name == "ddnm" and sigma == 0 else DDNMPlus()
+    return HOSTS["ddnm+" if name == "ddnm" and sigma > 0 else name]()
 
 
-__all__ = ["DDNM", "SAMPLERS", "DDNMPlus", "Sampler", "Step", "host"]
+__all__ = ["DDNM", "DDPG", "DDRM", "IDPG", "SAMPLERS", "DDNMPlus", "ProjDiff", "Sampler", "Step", "host"]

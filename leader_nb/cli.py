@@ -217,7 +217,8 @@ def train_command(
     recipe = DIGITS_RECIPE if str(images) == DIGITS else RECIPE
     shape = given(widths=None if widths is None else parse_widths(widths), blocks=blocks)
     changes = given(steps=steps, batch=batch, crop=crop, lr=lr, save_every=save_every)
-    always = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed, "device": str(choose_device(device))}
+    always: dict[str, Any] = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed}
+    always["device"] = str(choose_device(device))
     config = replace(recipe, network=replace(recipe.network, **shape), **changes, **always)
     check_recipe(config)
     with pipeline.output_folder(out, ("checkpoint.pt", "history.json", "denoiser.safetensors")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,7 +212,7 @@ def test_it_denoises_at_every_level_of_the_schedule(prior: Prior, held_out: Tens
         errors.append((x0 - held_out).square().mean().sqrt().item())
         assert abs((x0 - held_out).mean()) < 0.03, f"bias at {sigma}"
     average = (held_out - digits("train").images.mean(0)).square().mean().sqrt().item()
-    assert all(b > a for a, b in zip(errors[:8], errors[1:8], strict=False)), errors
+    assert all(b > a for a, b in pairwise(errors[:8])), errors
     assert max(errors) < 1.03 * average, errors
     assert errors[0] < 0.01 and errors[3] < 0.1 and errors[4] < 0.19, errors
 
@@ -234,7 +235,7 @@ def dream(prior: Prior, count: int, steps: int = 50) -> Tensor:
     """Unconditional samples, DDIM with a share 0.85 of fresh noise."""
     like, noise = torch.zeros(count, 1, 32, 32), noise_for(count, 0)
     x, grid = noise("x_T", like), [*uniform_grid(steps), -1]
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         belief, times = prior(x, torch.full((count,), t)), torch.full((count,), s)
         z = noise.at(times, torch.zeros(count, dtype=torch.long))("step", x)
         x, _ = ddim(belief.x0, belief.eps, z, prior.schedule.abar(times, x), 0.85)

@@ -77,7 +77,7 @@ def test_an_image_of_the_queue_is_the_image_alone(which: str, task: str, contras
     prior, sampler = request.getfixturevalue(which), host("ddnm", parse_task(task).sigma)
     problems = queue(task, contrasts)
     expected = alone(problems, prior, sampler, grid=24, **EAGER)
-    ways = {r.times for r in expected}
+    ways = {r.times[0] for r in expected}
     assert len(ways) >= 3 and len(set(map(len, ways))) >= 2, "every image went the same way"
     for batch in (1, 2, 3, 16):
         check_same(list(restore_many(problems, prior, sampler, batch=batch, grid=24, **EAGER)), expected)

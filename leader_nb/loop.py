@@ -33,6 +33,7 @@ class StepRule(Protocol):
 
 
 Modulate = Callable[[Belief, Tensor, Problem], Belief]
+Equivariance = Callable[[Prior, Tensor], Prior]  # (prior, steps taken by each image (B,)) -> the prior of this turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +84,22 @@ def trajectory(
     covariance: Covariance | None = None,
     modulate: Modulate | None = None,
     steps: StepRule | None = None,
+    equivariance: Equivariance | None = None,
     meter: Meter | None = None,
 ) -> Iterator[State]:
     """The states of a restoration, one per turn: iterate, plot, break out. Arguments are checked at the call.
 
     `grid`: the number of steps T (the host's own spacing), or raw times; `covariance`, `modulate`, `steps`: LEADer's
-    plug-ins, see :func:`leader_nb.leader`. Images that finish early leave the batch, so that a skipped call is time saved.
-    An image that meets a NaN leaves it too, named in the `failures` of that state.
+    plug-ins, see :func:`leader_nb.leader`; `equivariance`: :class:`leader_nb.equivariance.EquS`. Images that finish early
+    leave the batch, so that a skipped call is time saved. An image that meets a NaN leaves it too, named in the `failures`
+    of that state.
     """
     steps, noise = steps or Uniform(), noise or noise_for(len(problem))
     clock = clock_of(grid, prior, sampler)
     check_plugins(covariance, modulate, steps)
     check_images(problem, prior, noise)
     prior = prior.metered(meter or Meter.of(len(problem)))
-    return Run(problem, prior, sampler, clock, noise, covariance, modulate, steps).states()
+    return Run(problem, prior, sampler, clock, noise, covariance, modulate, steps, equivariance).states()
 
 
 def clock_of(grid: int | Sequence[int], prior: Prior, sampler: Sampler) -> Tensor:
@@ -133,6 +136,7 @@ class Run:
     covariance: Covariance | None
     modulate: Modulate | None
     steps: StepRule
+    equivariance: Equivariance | None
 
     def states(self) -> Iterator[State]:
         batch = len(self.problem)
@@ -159,28 +163,36 @@ class Run:
 
     def rows(self, index: Tensor) -> Run:
         """The same run for some of the images."""
-        prior = replace(self.prior, meter=self.prior.meter.rows(index)) if self.prior.meter else self.prior
-        return replace(self, problem=self.problem.rows(index), prior=prior, noise=self.noise.rows(index))
+        return replace(self, problem=self.problem.rows(index), prior=self.prior.rows(index), noise=self.noise.rows(index))
+
+    def guided(self, belief: Belief, cov: Tensor | None) -> Belief:
+        """Eqs. 11-15, said to the host as well: one that finds an x0 of its own has that modulated."""
+        modulate, problem = self.modulate, self.problem
+        if modulate is None or cov is None:
+            return belief
+        return replace(modulate(belief, cov, problem), modulate=lambda b: modulate(b, cov, problem))
 
     def turn(self, index: Tensor, state: Tree, parts: dict[str, Tree]) -> tuple[State, Tree, dict[str, Tree]]:
         """Algorithm 1, lines 3-18, on any host."""
         k, t = state["k"], self.clock[state["k"]]
-        belief = self.prior(state["x"], t, self.sampler.needs_gradient)  # Eqs. 2, 9
+        prior = self.equivariance(self.prior, state["visits"].sum(1)) if self.equivariance else self.prior
+        belief = prior(state["x"], t, self.sampler.needs_gradient)  # Eqs. 2, 9
         memory = dict(parts["memory"])
         injected = memory.pop("injected", None)
         cov = None
         if self.covariance is not None:
             cov, memory = self.covariance.update(belief, injected, memory)  # Eq. 10
         k_next, memo = self.steps.next(k, cov, parts["memo"])  # Eqs. 17-19
-        guided = self.modulate(belief, cov, self.problem) if self.modulate and cov is not None else belief  # Eqs. 11-15
-        s, visits = self.clock[k_next], state["visits"].clone()
-        here = visits.gather(1, k_next[:, None])
+        s, visits = self.clock[k_next], state["visits"]
+        spot = torch.searchsorted(self.clock, s)[:, None]  # positions that share a time share its visits, not its draws
+        here = visits.gather(1, spot)
         noise = self.noise.at(s, here.flatten())
+        guided = self.guided(belief, cov)
         out = self.sampler.step(guided, s, self.problem, noise, parts["carry"])  # the host, untouched: Eqs. 20-21
         if self.covariance is not None and out.injected is not None:
             memory = {**memory, "injected": out.injected}
         x, k_next, failures = self.settle(belief, out.x, index, k, k_next)
-        after = {"x": x, "k": k_next, "visits": visits.scatter(1, k_next[:, None], here + 1)}
+        after = {"x": x, "k": k_next, "visits": visits.scatter(1, spot, here + 1)}
         turn = State(index, k, t, s, belief, cov, out.x0y, x, failures)
         return turn, after, {"carry": out.carry, "memory": memory, "memo": memo}
 

@@ -15,7 +15,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leader_nb.errors import Diverged, InputError
-from leader_nb.loop import Covariance, Modulate, Result, Run, State, StepRule, check_images, check_plugins, clock_of
+from leader_nb.loop import (
+    Covariance,
+    Equivariance,
+    Modulate,
+    Result,
+    Run,
+    State,
+    StepRule,
+    check_images,
+    check_plugins,
+    clock_of,
+)
 from leader_nb.noise import noise_for
 from leader_nb.priors import Meter, Prior
 from leader_nb.problem import Problem
@@ -37,6 +48,7 @@ def restore_many(
     covariance: Covariance | None = None,
     modulate: Modulate | None = None,
     steps: StepRule | None = None,
+    equivariance: Equivariance | None = None,
 ) -> Iterator[Result]:
     """One `Result` for each image of the queue, as it ends: `number` is its place in the queue, `image` (1, C, H, W).
 
@@ -51,7 +63,7 @@ def restore_many(
         raise InputError(f"batch: got {batch}; give the number of images to restore at a time, at least 1")
     steps = steps or Uniform()
     check_plugins(covariance, modulate, steps)
-    method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, seed, ids)
+    method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
     return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)
 
 
@@ -65,6 +77,7 @@ class _Method:
     covariance: Covariance | None
     modulate: Modulate | None
     steps: StepRule
+    equivariance: Equivariance | None
     seed: int
     ids: Sequence[int] | None
 
@@ -75,7 +88,8 @@ class _Method:
         noise = noise_for(1, self.seed, [number if self.ids is None else self.ids[number]])
         check_images(problem, self.prior, noise)
         prior = self.prior.metered(Meter.of(1))
-        run = Run(problem, prior, self.sampler, self.clock, noise, self.covariance, self.modulate, self.steps)
+        plugins = self.covariance, self.modulate, self.steps, self.equivariance
+        run = Run(problem, prior, self.sampler, self.clock, noise, *plugins)
         return _Batch(run, *run.start(), (_Place(number, time.perf_counter(), ()),))
 
 
@@ -105,7 +119,8 @@ class _Batch:
     def rows(self, index: Tensor) -> _Batch:
         """Some of the images, with a tally of their own."""
         meter = Meter(self.meter.nfe[index], self.meter.backward[index])
-        run = replace(self.run.rows(index), prior=self.run.prior.metered(meter))
+        run = self.run.rows(index)
+        run = replace(run, prior=run.prior.metered(meter))
         parts = {name: rows(part, index) for name, part in self.parts.items()}
         return _Batch(run, rows(self.state, index), parts, tuple(self.places[i] for i in index.tolist()))
 

@@ -34,6 +34,7 @@ from leader_nb.loop import Result, State, restore
 from leader_nb.measurement import Measurement, load_measurement, save_measurement
 from leader_nb.networks import UNetConfig
 from leader_nb.networks.files import load_denoiser, sha256
+from leader_nb.networks.published import PUBLISHED
 from leader_nb.noise import noise_for
 from leader_nb.operators import Convolution, Mask, Operator, convolution, hadamard, inpainting
 from leader_nb.presets import PRESETS, leader
@@ -42,7 +43,7 @@ from leader_nb.problem import Problem
 from leader_nb.samplers import SAMPLERS, Sampler, host
 from leader_nb.schedule import uniform_grid
 from leader_nb.tasks import Task, parse_task, split
-from leader_nb.zoo import choose_device, prior_path
+from leader_nb.zoo import PRIORS, choose_device, prior_path
 
 FILES = ("measurement.safetensors", "degraded.png", "restored.png", "uncertainty.png", "compare.png", "report.json")
 DRAWN = {"inpaint": "mask", "motion": "kernel", "cs": "slots"}  # what a measurement keeps of its operator's own draws
@@ -112,6 +113,10 @@ def load_engine(config: Config) -> Engine:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError):  # another build of PyTorch, a number too high, no memory at all
         raise InputError(f"device: {config.device!r} does not work on this machine; use auto or cpu") from None
+    if config.prior in PUBLISHED:  # its memory is not modelled here
+        raise InputError(
+            f"prior: {config.prior!r} is for Python, load_prior({config.prior!r}); here give {', '.join(PRIORS)} or a file"
+        )
     denoiser, _ = load_denoiser(prior_path(config.prior))
     if denoiser.config.channels != 3:
         raise InputError(f"prior: {config.prior} takes {denoiser.config.channels} channels; photographs need 3")

@@ -7,7 +7,7 @@ batch size, and not on the other images' failures. The calls that a step rule sa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,9 +52,9 @@ def restore_many(
 ) -> Iterator[Result]:
     """One `Result` for each image of the queue, as it ends: `number` is its place in the queue, `image` (1, C, H, W).
 
-    `problems` is read as room appears, at most `batch` images at a time; a problem of several images counts as several.
-    Image n has the noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise.
-    Images that cannot share a batch, being of another size or operator, wait until those before them are done.
+    `problems` is read as room appears for `batch` images; a problem of several images counts as several. Image n has the
+    noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise. Images that cannot
+    share a batch, being of another size or operator, wait until those before them are done.
     A failure stops one image only and is the `error` of its result: `Diverged` for a NaN, with step and time, or another
     `InputError`, also one that `problems` raises where it can go on (a `map` can, a generator cannot).
     `progress`: a bar on stderr, by default where a person watches. The other keywords are those of `trajectory`.
@@ -64,8 +64,7 @@ def restore_many(
     steps = steps or Uniform()
     check_plugins(covariance, modulate, steps)
     method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
-    total = sum(map(len, problems)) if isinstance(problems, Sequence) and all(isinstance(p, Sized) for p in problems) else None
-    return _watched(_results(_arrivals(problems), method, batch), total, progress)
+    return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +119,8 @@ class _Batch:
     def rows(self, index: Tensor) -> _Batch:
         """Some of the images, with a tally of their own."""
         meter = Meter(self.meter.nfe[index], self.meter.backward[index])
-        run = replace(self.run.rows(index), prior=self.run.prior.metered(meter))
+        run = self.run.rows(index)
+        run = replace(run, prior=run.prior.metered(meter))
         parts = {name: rows(part, index) for name, part in self.parts.items()}
         return _Batch(run, rows(self.state, index), parts, tuple(self.places[i] for i in index.tolist()))
 
@@ -226,6 +226,13 @@ def _results(arrivals: Iterator[Arrival], method: _Method, size: int) -> Iterato
         if running is not None:
             ended, running = running.advance()
             yield from ended
+
+
+def _count(problems: Iterable[Problem]) -> int | None:
+    """How many images there are, where that can be known without reading them."""
+    if not isinstance(problems, Sequence):
+        return None
+    return sum(len(p) if isinstance(p, Problem) else 1 for p in problems)
 
 
 def _blank(problem: Problem | InputError) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import typer
 from tqdm import tqdm
 
-from leader_nb import __version__, pipeline, plates, weights_cli
+from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
@@ -37,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(weights_cli.app, name="weights")
+app.command("table")(table_cli.table_command)
 
 # --- options shared by commands ---------------------------------------------------------------------------------
 

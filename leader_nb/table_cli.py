@@ -25,9 +25,7 @@ def table_command(
     out: Annotated[Path | None, typer.Option(help="Folder for the table; what it holds already is not computed again.")] = None,
     hosts: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(SAMPLERS)}.")] = "all",
     tasks: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(TASKS)}.")] = "all",
-    plugins: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PLUGINS)}.")] = ",".join(
-        n for n in TABLE_1 if n in available()
-    ),
+    plugins: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PLUGINS)}.")] = USUAL,
     steps: Annotated[int, typer.Option(help="Steps of a restoration, 1 to 1000.")] = 100,
     n: Annotated[int | None, typer.Option(help="How many photographs, by name; all of them if not given.")] = None,
     size: Annotated[int, typer.Option(help="Side of the central crops in pixels.")] = 64,

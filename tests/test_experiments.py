@@ -134,7 +134,7 @@ def test_plugins(lab: Lab, photos: list[Photo], store: Store) -> None:
     assert set(rows.index.levels[0]) == set(available()) and rows.notna().all()
     assert rows["leader"]["draw 0"] != rows["global"]["draw 0"] != rows["none"]["draw 0"]
     if "equs" not in available():
-        with pytest.raises(InputError, match="needs leader_nb.equivariance"):
+        with pytest.raises(InputError, match=r"needs leader_nb\.equivariance"):
             replace(SMALL, plugins=("equs",)).cells  # noqa: B018
 
 

@@ -6,8 +6,10 @@ problem = parse_task("sr4@0").measure(x)                        # x: (B, 3, H, W
 result = restore(problem, load_prior(), DDNM(), **leader())     # result.image, result.nfe, ...
 """
 
+from leader_nb.errors import Diverged
 from leader_nb.likelihood import Chain, MapLikelihood
 from leader_nb.loop import Result, State, restore, trajectory
+from leader_nb.many import restore_many
 from leader_nb.mixture import GaussianMixture, image_mixture
 from leader_nb.noise import Noise, noise_for
 from leader_nb.presets import leader
@@ -28,6 +30,7 @@ __all__ = [
     "Belief",
     "Chain",
     "DDNMPlus",
+    "Diverged",
     "GaussianMixture",
     "MapLikelihood",
     "Noise",
@@ -48,5 +51,6 @@ __all__ = [
     "noise_for",
     "parse_task",
     "restore",
+    "restore_many",
     "trajectory",
 ]

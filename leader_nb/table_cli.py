@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from leader_nb.crops import SPLITS, photographs
+from leader_nb import pipeline
+from leader_nb.crops import SPLITS, Photo, photographs
 from leader_nb.errors import InputError
 from leader_nb.experiments import METRICS, PLUGINS, Cell, Experiment, Lab, Rows, available, chosen, missing, run
 from leader_nb.samplers import SAMPLERS
@@ -70,14 +71,21 @@ def summed_up(folder: Path, more: bool) -> str:
 
 
 def compute(experiment: Experiment, images: str, out: Path, size: int, n: int | None, split: str, keep_old: bool) -> None:
-    """Runs what is missing, with a bar where somebody watches and a line for each batch where not."""
-    experiment.cells  # noqa: B018  # refuses tasks and plug-ins that do not exist before anything is read
+    """Refuses bad input, most of it before anything is read; then runs."""
+    experiment.cells  # noqa: B018  # refuses tasks that do not exist
     store = Store(out)
     photos, lab = photographs(images, size, n, split), Lab.of(experiment)
     lab.check(photos)
-    total = len(photos) * len(experiment.cells)
+    with pipeline.output_folder(out, (CSV,)):
+        report_on(lab, photos, store, keep_old)
+
+
+def report_on(lab: Lab, photos: list[Photo], store: Store, keep_old: bool) -> None:
+    """Runs what is missing, with a bar where somebody watches and a line for each batch where not."""
+    cells = lab.experiment.cells
+    total = len(photos) * len(cells)
     todo = sum(len(group) for _, group in missing(lab, photos, store, keep_old))
-    typer.echo(f"{len(experiment.cells)} cells x {len(photos)} photographs = {total} rows; {total - todo} are there already")
+    typer.echo(f"{len(cells)} cells x {len(photos)} photographs = {total} rows; {total - todo} are there already")
     failed = 0
     with tqdm(total=todo, unit="row", disable=not sys.stderr.isatty()) as bar:
 

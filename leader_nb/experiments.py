@@ -91,7 +91,7 @@ PLUGIN_OPTIONS: dict[str, Callable[[], Options]] = {
     "global": one_weight,
     "leader-paper": lambda: leader("paper"),
     "leader": leader,
-    "ucpm": lambda: leader(steps=None),
+    "modulate": lambda: leader(steps=None),
     "steps": lambda: leader(modulate=None),
 }
 PLUGINS: tuple[str, ...] = tuple(PLUGIN_OPTIONS)

@@ -24,11 +24,13 @@ def source_hash(modules: Iterable[str]) -> str:
 
 
 def modules_of(value: object) -> set[str]:
-    """The package's modules that define the type of `value`, and of the values inside dataclasses and dictionaries."""
+    """The package's modules that define the type of `value`, and of the values inside dataclasses, dictionaries and tuples."""
     found = {getattr(value, "__module__", None) or type(value).__module__}
     inside: Iterable[object] = ()
     if isinstance(value, dict):
         inside = value.values()
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        inside = value
     elif is_dataclass(value):
         inside = (getattr(value, f.name) for f in fields(value))
     for part in inside:

@@ -75,7 +75,7 @@ class Store:
             return as_rows([])
         try:
             return parse(self.path.read_bytes())
-        except (OSError, ValueError, ArithmeticError) as error:
+        except (OSError, ValueError, TypeError, ArithmeticError) as error:
             raise InputError(
                 f"table: {self.path} is damaged or no table of ours ({one_line(error)}); move it away to start afresh"
             ) from None

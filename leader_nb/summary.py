@@ -33,12 +33,12 @@ LABELS = {
     "global": "+ LEADer, one weight",
     "leader-paper": "+ LEADer (paper)",
     "leader": "+ LEADer",
-    "ucpm": "+ UCPM",
+    "modulate": "+ modulation",
     "steps": "+ step rule",
 }
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
 TABLE_1 = (BASELINE, "equs", "global", "leader-paper", "leader")
-TABLE_2 = {BASELINE: (False, False), "ucpm": (True, False), "steps": (False, True), "leader": (True, True)}
+TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}
 
 # --- numbers ----------------------------------------------------------------------------------------------------
 
@@ -131,14 +131,17 @@ def table_1(rows: pd.DataFrame, plugins: Sequence[str] = TABLE_1) -> pd.DataFram
 
 
 def table_2(rows: pd.DataFrame, host: str = "ddnm") -> pd.DataFrame:
-    """The paper's Table 2, an ablation of one host: (UCPM, Steps, T) x (task, PSNR | LPIPS | Time | NFE)."""
+    """The paper's Table 2, an ablation of one host: (Modulation, Steps, T) x (task, PSNR | LPIPS | Time | NFE).
+
+    Modulation is all that the preset does to x0: UCPM, and in the calibrated one the map inside the likelihood too.
+    """
     only(rows, SETUP[:2])
     means = summarise(rows[rows["host"] == host]) if (rows["host"] == host).any() else summarise(rows).iloc[:0]
     means = means[means["plugin"].isin(TABLE_2)]
     names = {"psnr": "PSNR", "lpips": "LPIPS", "time": "Time", "nfe": "NFE"}
-    flags = pd.DataFrame([TABLE_2[p] for p in means["plugin"]], columns=["UCPM", "Steps"], index=means.index)
+    flags = pd.DataFrame([TABLE_2[p] for p in means["plugin"]], columns=["Modulation", "Steps"], index=means.index)
     means = means.rename(columns=names | {"steps": "T"}).join(flags)
-    wide = means.pivot(index=["UCPM", "Steps", "T"], columns="task", values=list(names.values()))
+    wide = means.pivot(index=["Modulation", "Steps", "T"], columns="task", values=list(names.values()))
     order = pd.MultiIndex.from_product([ordered(means["task"]), names.values()])
     wide = wide.swaplevel(axis=1).reindex(columns=order)
     return wide.sort_index(ascending=[True, True, False]).astype("float64")
@@ -209,10 +212,10 @@ def markdown_1(table: pd.DataFrame) -> str:
 def markdown_2(table: pd.DataFrame) -> str:
     tasks = ordered(table.columns.get_level_values(0))
     forms = {"PSNR": "{:.2f}", "LPIPS": "{:.3f}", "Time": "{:.2f} s", "NFE": "{:.1f}"}
-    head = ["UCPM", "Steps", "T", *(f"{task} {name}" for task in tasks for name in forms)]
+    head = ["Modulation", "Steps", "T", *(f"{task} {name}" for task in tasks for name in forms)]
     body = []
-    for (ucpm, steps, length), row in table.iterrows():
-        marks = ["✓" if ucpm else "×", "✓" if steps else "×", str(length)]
+    for (modulation, steps, length), row in table.iterrows():
+        marks = ["✓" if modulation else "×", "✓" if steps else "×", str(length)]
         body.append([*marks, *(number(row[task, name], form) for task in tasks for name, form in forms.items())])
     return markdown(head, body)
 

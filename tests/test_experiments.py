@@ -166,7 +166,7 @@ def folder(tmp_path: Path) -> Path:
     """Four photographs of 100 x 60 pixels, a disc whose place is known; the first is for training."""
     for i in range(4):
         y, x = np.mgrid[:60, :100]
-        pixels = np.where((x - 50) ** 2 + (y - 30) ** 2 < 15**2, 200, 20 * i).astype(np.uint8)
+        pixels = np.where((x - 49.5) ** 2 + (y - 29.5) ** 2 < 15**2, 200, 20 * i).astype(np.uint8)
         Image.fromarray(np.dstack([pixels] * 3)).save(tmp_path / f"{i}.png")
     table = "file,split\n" + "".join(f"{i}.png,{'train' if i == 0 else 'test'}\n" for i in range(4))
     (tmp_path / "photos.csv").write_text(table)
@@ -212,7 +212,7 @@ def test_what_is_there_is_not_computed_again(
     computed.clear()
     pd.testing.assert_frame_equal(run(lab, photos[:2], store), first)
     assert computed == []
-    more = run(replace(lab, experiment=replace(SMALL, plugins=("none", "leader", "ucpm"))), photos[:3], store)
+    more = run(replace(lab, experiment=replace(SMALL, plugins=("none", "leader", "modulate"))), photos[:3], store)
     assert len(computed) == 2 * (2 + 3) and len(more) == 18 and set(computed).isdisjoint({("ddnm denoise@0.1 none", "draw 0")})
     other = replace(SMALL, seed=1, tasks=("denoise@0.1",), plugins=("none",))
     assert len(run(replace(lab, experiment=other), photos[:1], store)) == 19, "another seed is another row"
@@ -361,7 +361,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(prior_file: str, tmp_path: Pa
     [
         (lambda text: text[:-40], "cut short"),
         (lambda text: text[: text.rindex(",")] + "\n", "row 4 has no key"),
-        (lambda text: text.replace("ddnm,", "", 1), "row 1 has no key|parse|convert"),
+        (lambda text: text.replace("ddnm,", "", 1), "row 1 has no key|parse|convert|cast"),
         (lambda text: text.replace("host,", "hosts,", 1), "its columns are hosts, task"),
         (lambda text: text + text.splitlines()[1] + "\n", "row 5 repeats"),
         (lambda text: re.sub(r"draw 0,[-\d.]+", "draw 0,much", text, count=1), "much"),
@@ -481,14 +481,14 @@ def test_table_1_is_laid_out_like_the_paper() -> None:
 
 
 def test_table_2_is_the_ablation() -> None:
-    rows = [row for p in ("none", "ucpm", "steps", "leader") for row in made_up(p, "sr4@0", HOST)]
+    rows = [row for p in ("none", "modulate", "steps", "leader") for row in made_up(p, "sr4@0", HOST)]
     rows += made_up("none", "sr4@0", BETTER, steps=93)
     table = table_2(as_rows(rows))
-    assert table.index.names == ["UCPM", "Steps", "T"] and len(table) == 5
+    assert table.index.names == ["Modulation", "Steps", "T"] and len(table) == 5
     assert table.loc[(False, False, 93), ("sr4@0", "PSNR")] == pytest.approx(np.mean([21, 22.5, 27.3]))
     assert table.loc[(True, True, 100), ("sr4@0", "Time")] == 4
     text = report(as_rows(rows))
-    assert "## Ablation on ddnm" in text and "| ✓    | ×     | 100 |" in text and "made by different" not in text
+    assert "## Ablation on ddnm" in text and "| ✓          | ×     | 100 |" in text and "made by different" not in text
     mixed = made_up("leader", "sr4@0", HOST)
     mixed[0]["source"] = "other code"
     assert "compute them again: ddnm sr4@0 leader." in report(as_rows(made_up("none", "sr4@0", HOST) + mixed))
@@ -524,11 +524,11 @@ def test_every_host_and_task(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--hosts", "ddmn"], "unknown host 'ddmn': did you mean 'ddnm'"),
+        (["--hosts", "ddpgg"], "unknown host 'ddpgg': did you mean 'ddpg'"),
         (["--tasks", "sr4@x"], "task: 'sr4@x'"),
         (["--tasks", "sr44"], "task: 'sr44' is out of range"),
         (["--plugins", "none,leeder"], "unknown plug-in 'leeder': did you mean 'leader'"),
-        (["--plugins", ","], "plugins: got ','; give names with commas, or all: none, equs"),
+        (["--plugins", ","], "plugins: got ','; give names with commas, or all: none, "),
         (["--metrics", "psrn"], "unknown metric 'psrn': did you mean 'psnr'"),
         (["--steps", "0"], "steps: got 0"),
         (["--seed", "-1"], "seed: got -1"),

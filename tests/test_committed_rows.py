@@ -1,0 +1,75 @@
+"""Committed rows of the big table, made again: those of built-in photographs by computing them, all by their makers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leader_nb.crops import photographs
+from leader_nb.data import BUILTIN_PHOTOS
+from leader_nb.experiments import PLUGINS, Experiment, Lab, restored
+from leader_nb.lpips_weights import WeightsError, load_lpips
+from leader_nb.samplers import SAMPLERS, host
+from leader_nb.store import Store
+from leader_nb.tasks import parse_task
+from leader_nb.zoo import PRIORS, prior_hash
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+FOLDERS = tuple(folder for folder in (RESULTS, RESULTS / "builtin") if (folder / "table.csv").exists())
+SAMPLE = 3  # rows that are computed again
+# Rounding differs between processors, grows along a hundred steps, and may tip the step rule by a call.
+TOLERANCE = {"psnr": 0.1, "lpips": 0.01, "ssim": 0.01, "residual": 0.005, "nfe": 2, "backward": 0}
+
+
+def committed() -> pd.DataFrame:
+    """Every committed row that gave a result, those of built-in photographs at last."""
+    if not FOLDERS:
+        pytest.skip("no table is committed in benchmarks/results")
+    rows = pd.concat([Store(folder).read() for folder in FOLDERS], ignore_index=True)
+    return rows[rows["error"] == ""]
+
+
+def sample(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last built-in photograph's row of up to SAMPLE cells, spread over the table."""
+    found = rows[rows["image"].isin(BUILTIN_PHOTOS) & (rows["device"] == "cpu")]
+    cells = found.groupby(["host", "task", "plugin"], sort=True).tail(1)
+    return cells.iloc[:: max(1, len(cells) // SAMPLE)].head(SAMPLE)
+
+
+def test_a_few_committed_rows_are_computed_again() -> None:
+    rows = sample(committed())
+    if rows.empty:
+        pytest.skip("the committed tables have no rows of built-in photographs")
+    for row in rows.itertuples():
+        columns = TOLERANCE if has_lpips() else {name: gap for name, gap in TOLERANCE.items() if name != "lpips"}
+        score = tuple(n for n in ("psnr", "lpips", "ssim") if n in columns and pd.notna(getattr(row, n)))
+        made = Experiment((row.host,), (row.task,), (row.plugin,), row.steps, row.seed, 1, row.prior, row.device, score)
+        (fresh,) = restored(Lab.of(made), made.cells[0], photographs(row.image, row.size))
+        assert fresh["error"] == "" and fresh["options"] == row.options and fresh["sampler"] == row.sampler
+        for name in (*score, "residual", "nfe", "backward"):
+            gap = abs(fresh[name] - getattr(row, name))
+            assert gap <= columns[name], f"{row.host} {row.task} {row.plugin} {row.image}: {name} is off by {gap:.3g}"
+
+
+def has_lpips() -> bool:
+    try:
+        load_lpips("alex")
+    except WeightsError:
+        return False
+    return True
+
+
+def test_committed_rows_have_todays_constants() -> None:
+    """A row that the present presets, hosts or weights would not give has to be made again, or taken out."""
+    rows = committed()
+    known = rows["host"].isin(SAMPLERS) & rows["plugin"].isin(PLUGINS)
+    assert known.all(), f"unknown: {rows.loc[~known, ['host', 'plugin']].drop_duplicates().to_dict('records')}"
+    for (name, task, plugin), cell in rows.groupby(["host", "task", "plugin"]):
+        here = Experiment((name,), (task,), (plugin,)).cells[0]
+        assert set(cell["sampler"]) == {repr(host(name, parse_task(task).sigma))}, f"{name} {task}: the host's constants"
+        assert set(cell["options"]) == {here.wording}, f"{name} {task} {plugin}: the plug-in's constants"
+    shipped = rows[rows["prior"].isin(PRIORS)].groupby("prior")["weights"].unique()
+    for name, hashes in shipped.items():
+        assert list(hashes) == [prior_hash(name)], f"{name}: other weights"

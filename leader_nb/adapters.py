@@ -6,9 +6,8 @@ With a foreign network the last digits of an image may depend on what shares its
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,6 @@ BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trai
 # --- schedules ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ListedSchedule(Schedule):
-    """A schedule whose betas are listed one by one instead of rising linearly."""
-
-    betas: tuple[float, ...] = ()
-
-    def table(self, device: torch.device | str = "cpu") -> Tensor:
-        """(length + 1,) float64: abar at t = -1, 0, ..., length - 1."""
-        return _table(self.betas, str(device))
-
-
-@lru_cache(maxsize=32)
-def _table(betas: tuple[float, ...], device: str) -> Tensor:
-    abar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
-    return torch.cat([torch.ones(1, dtype=torch.float64), abar]).to(device)
-
-
-def schedule_from_betas(betas: Tensor) -> Schedule:
-    """The schedule with these betas (length,), each between 0 and 1."""
-    values = tuple(betas.double().tolist())
-    if not values or not all(0 < beta < 1 for beta in values):
-        raise InputError("betas: give each between 0 and 1; a schedule that ends in pure noise (zero SNR) has no sigma there")
-    return ListedSchedule(values[0], values[-1], len(values), values)
-
-
 def schedule_from_diffusers(config: Mapping[str, Any]) -> Schedule:
     """The schedule in a diffusers scheduler's configuration: linear, scaled, cosine, or with betas of its own."""
     if config.get("beta_schedule") is None:
@@ -62,7 +36,7 @@ def schedule_from_diffusers(config: Mapping[str, Any]) -> Schedule:
     own = scheduler.config
     if own.beta_schedule == "linear" and own.trained_betas is None and not own.rescale_betas_zero_snr:
         return Schedule(own.beta_start, own.beta_end, own.num_train_timesteps)
-    return schedule_from_betas(scheduler.betas)
+    return Schedule.from_betas(scheduler.betas)
 
 
 # --- diffusers ----------------------------------------------------------------------------------------------------
@@ -80,14 +54,16 @@ def library() -> Any:
 def prior_from_diffusers(source: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
     """An unconditional diffusers UNet2DModel as a prior, on the schedule that it was trained with.
 
-    `source`: a model, or a folder written by `save_pretrained` (of a model, or of a pipeline, with `unet` and
-    `scheduler` inside). `scheduler`: a diffusers scheduler or its configuration; by default the folder's own.
-    Epsilon, v and sample prediction; more channels out than in carry a variance. Nothing is downloaded.
+    `source`: a model, a folder written by `save_pretrained` (of a model, or of a pipeline, with `unet` and `scheduler`
+    inside), or an id "owner/name" of the Hugging Face Hub, fetched into its cache on first use. `scheduler`: a diffusers
+    scheduler or its configuration; by default the folder's own. Epsilon, v and sample prediction; more channels out than
+    in carry a variance.
     """
-    model: Any = source if isinstance(source, nn.Module) else read_unet(Path(source))
+    name = name or ("diffusers" if isinstance(source, nn.Module) else Path(source).name)
+    source = source if isinstance(source, nn.Module) else local_folder(source)
+    model: Any = source if isinstance(source, nn.Module) else read_unet(source)
     config = scheduler if scheduler is not None else read_scheduler(source)
     config = dict(getattr(config, "config", config))
-    name = name or ("diffusers" if isinstance(source, nn.Module) else Path(source).name)
     if model.config.class_embed_type is not None or model.config.num_class_embeds is not None:
         raise InputError(f"model: {name!r} wants a class label; give an unconditional UNet2DModel")
     said = meaning(config.get("prediction_type", "epsilon"))
@@ -120,12 +96,50 @@ def meaning(prediction_type: str) -> Meaning:
     return readings[prediction_type]
 
 
-def read_unet(folder: Path) -> Any:
-    """The UNet2DModel in `folder`, or in its subfolder `unet`. Raises `InputError` where it is not whole."""
+CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "scheduler/scheduler_config.json")
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")  # the first that the repository has
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder `source`; where there is none, the copy of the Hub's "owner/name" in Hugging Face's cache.
+
+    Of a repository only the U-Net, in one file, and the configurations are fetched; a copy in the cache needs no network.
+    """
+    folder = Path(source)
+    if folder.is_dir() or not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        return folder
+    library()  # huggingface_hub comes with it
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(source, allow_patterns=list(CONFIGS)))
+        unet_folder(folder)
+        for file in WEIGHTS:
+            folder = Path(snapshot_download(source, allow_patterns=[*CONFIGS, file, f"unet/{file}"]))
+            if any(folder.rglob(file)):
+                break
+    except InputError:
+        raise
+    except Exception as error:  # offline, no such repository, no permission, a full disk: each of another kind
+        raise InputError(
+            f"{source!r} is no folder here, nor could it be had from the Hugging Face Hub ({one_line(error)[:160]}): give a "
+            "folder written by save_pretrained, or fetch it once where there is a network"
+        ) from None
+    return folder
+
+
+def unet_folder(folder: Path) -> Path:
+    """Where in `folder` the U-Net is: there, or in its subfolder `unet`. Raises `InputError` for another kind of network."""
     place = folder / "unet" if (folder / "unet").is_dir() else folder
     kind = read_json(place / "config.json").get("_class_name")
     if kind != "UNet2DModel":
         raise InputError(f"{place} holds a {kind}; an unconditional UNet2DModel is needed")
+    return place
+
+
+def read_unet(folder: Path) -> Any:
+    """The UNet2DModel in `folder`, or in its subfolder `unet`. Raises `InputError` where it is not whole."""
+    place = unet_folder(folder)
     try:
         model, info = library().UNet2DModel.from_pretrained(
             place, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,20 +16,19 @@ import torch
 import typer
 from tqdm import tqdm
 
-from leader_nb import __version__, pipeline, plates, weights_cli
+from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
-from leader_nb.networks import UNetConfig
 from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
 from leader_nb.samplers import SAMPLERS
-from leader_nb.tasks import DEGRADATIONS, TASKS, parse_task
-from leader_nb.train import TrainConfig, train
+from leader_nb.tasks import DEGRADATIONS, LIMITS, TASKS, VARIANTS, parse_task
+from leader_nb.train import DIGITS, TrainConfig, digits_config, train
 from leader_nb.zoo import PRIORS, choose_device, load_prior, prior_hash
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
-DEFAULTS, RECIPE = pipeline.Config(), TrainConfig("", "")
+DEFAULTS, RECIPE, DIGITS_RECIPE = pipeline.Config(), TrainConfig("", ""), digits_config("")
 UsageError: Any = typer.BadParameter.__base__  # the base of all complaints about options; its module has moved
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(weights_cli.app, name="weights")
+app.command("table")(table_cli.table_command)
 
 # --- options shared by commands ---------------------------------------------------------------------------------
 
@@ -45,7 +46,15 @@ PriorName = Annotated[str, typer.Option(help=f"Prior: {', '.join(PRIORS)}, or a 
 Steps = Annotated[int, typer.Option(help="Steps of the restoration, 1 to 1000.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made where it is missing.")]
+
 TASK_HELP = f"Degradation and noise, such as {', '.join(TASKS[1:6])}."
+
+
+def said(name: str) -> str:
+    """What a recipe has for one of its numbers, for the help: `16; digits 64`."""
+    values = [attrgetter(name)(recipe) for recipe in (RECIPE, DIGITS_RECIPE)]
+    photos, digits = (",".join(map(str, v)) if isinstance(v, tuple) else f"{v:g}" for v in values)
+    return f"[{photos}]" if photos == digits else f"[{photos}; {DIGITS} {digits}]"
 
 
 @app.callback(invoke_without_command=True)
@@ -192,38 +201,36 @@ def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 @app.command("train")
 def train_command(
-    images: Annotated[Path, typer.Option(help="Folder with .jpg or .png photographs.")],
+    images: Annotated[Path, typer.Option(help=f"Folder with .jpg or .png photographs, or the word {DIGITS}.")],
     out: Out,
-    steps: Annotated[int, typer.Option(help="Optimisation steps.")] = RECIPE.steps,
+    steps: Annotated[int | None, typer.Option(help=f"Optimisation steps. {said('steps')}")] = None,
     minutes: Annotated[float, typer.Option(help="End after this long, if not 0.")] = RECIPE.minutes,
-    batch: Annotated[int, typer.Option(help="Crops per step.")] = RECIPE.batch,
-    crop: Annotated[int, typer.Option(help="Side of a crop in pixels.")] = RECIPE.crop,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = RECIPE.lr,
+    batch: Annotated[int | None, typer.Option(help=f"Crops per step. {said('batch')}")] = None,
+    crop: Annotated[int | None, typer.Option(help=f"Side of a crop in pixels. {said('crop')}")] = None,
+    lr: Annotated[float | None, typer.Option(help=f"Learning rate. {said('lr')}")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the crops and the noise.")] = RECIPE.seed,
     device: Device = "auto",
-    widths: Annotated[str, typer.Option(help="Channels of each level.")] = ",".join(map(str, RECIPE.network.widths)),
-    blocks: Annotated[int, typer.Option(help="Residual blocks per level.")] = RECIPE.network.blocks,
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = RECIPE.save_every,
+    widths: Annotated[str | None, typer.Option(help=f"Channels of each level. {said('network.widths')}")] = None,
+    blocks: Annotated[int | None, typer.Option(help=f"Residual blocks per level. {said('network.blocks')}")] = None,
+    save_every: Annotated[int | None, typer.Option(help=f"Steps between checkpoints. {said('save_every')}")] = None,
 ) -> None:
-    """Train a prior on a folder of photographs. Running it again continues where it stopped."""
-    network = UNetConfig(widths=parse_widths(widths), blocks=blocks)
-    config = TrainConfig(
-        str(images),
-        str(out),
-        network,
-        steps=steps,
-        minutes=minutes,
-        batch=batch,
-        crop=crop,
-        lr=lr,
-        seed=seed,
-        device=str(choose_device(device)),
-        save_every=save_every,
-    )
+    """Train a prior on a folder of photographs, or on digits. Running it again continues where it stopped."""
+    recipe = DIGITS_RECIPE if str(images) == DIGITS else RECIPE
+    shape = given(widths=None if widths is None else parse_widths(widths), blocks=blocks)
+    changes = given(steps=steps, batch=batch, crop=crop, lr=lr, save_every=save_every)
+    always: dict[str, Any] = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed}
+    always["device"] = str(choose_device(device))
+    config = replace(recipe, network=replace(recipe.network, **shape), **changes, **always)
     check_recipe(config)
     with pipeline.output_folder(out, ("checkpoint.pt", "history.json", "denoiser.safetensors")):
         path = training(config)
-    typer.echo(f"written to {path}; restore with it by --prior {path}")
+    use = f"restore with it by --prior {path}" if recipe is RECIPE else f'use it by load_prior("{path}")'
+    typer.echo(f"written to {path}; {use}")
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others stay as the recipe has them."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def training(config: TrainConfig) -> Path:
@@ -304,7 +311,9 @@ def tasks_command() -> None:
     """List the tasks, the methods and the priors."""
     rows = {
         "tasks": f"{', '.join(TASKS)}",
-        "degradations": f"{', '.join(DEGRADATIONS)}; also srN and poolN (N = 2 to 8), inpaintP (P = 1 to 99 %)",
+        "degradations": ", ".join(DEGRADATIONS),
+        "variants": ", ".join(VARIANTS),
+        "numbers": ", ".join(f"{kind}{low} to {kind}{high}" for kind, (low, high) in LIMITS.items()),
         "noise": "after the @: standard deviation for images in [0, 1], from 0 to 10",
         "hosts": f"{', '.join(SAMPLERS)} (ddnm on a noisy task means ddnm+)",
         "presets": f"{', '.join(PRESETS)} (with --leader)",

@@ -6,6 +6,7 @@ from typing import Any
 
 from leader_nb.covariance import RunningSecant, ScoreSquared
 from leader_nb.errors import unknown
+from leader_nb.likelihood import Chain, MapLikelihood
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.ucpm import UCPM, HuberTV
 
@@ -15,15 +16,22 @@ PRESETS = ("calibrated", "paper")
 def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     """The plug-ins of LEADer: `covariance`, `modulate` and `steps` for :func:`leader_nb.restore`.
 
-    "calibrated": our running estimate of the variance map (E10) and the error-controlled step rule, chosen on training
-    photographs (`benchmarks/step_rules.py`). "paper": the literal reading, diag F = score * score (E1) and Eq. 19 as it
-    stands (SATP). Potential, weights and eta are not published; ours are stated in :class:`UCPM` and :class:`SATP`.
+    "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP).
+    "calibrated": our running estimate of the map (E10), UCPM followed by the map inside the likelihood, and the
+    error-controlled step rule; constants chosen on training photographs (`benchmarks/step_rules.py`).
+    Potential, weights and eta are not published; ours are stated in :class:`UCPM` and :class:`SATP`.
     `overrides` replace a plug-in; None switches it off.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    covariance, steps = (RunningSecant(), ErrorControlled()) if preset == "calibrated" else (ScoreSquared(), SATP())
-    plugins: dict[str, Any] = {"covariance": covariance, "modulate": UCPM(HuberTV()), "steps": steps}
+    plugins: dict[str, Any] = {
+        "calibrated": {
+            "covariance": RunningSecant(),
+            "modulate": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())),
+            "steps": ErrorControlled(),
+        },
+        "paper": {"covariance": ScoreSquared(), "modulate": UCPM(), "steps": SATP()},
+    }[preset]
     for name in overrides:
         if name not in plugins:
             raise unknown("plug-in", name, tuple(plugins))

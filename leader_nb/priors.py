@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,30 @@ class Prior:
             )
         variance = None if said.variance is None else said.variance.detach()
         return Belief(self, x_t, t, abar, eps.detach(), x0.detach(), variance, (leaf, x0) if gradient else None)
+
+    @staticmethod
+    def from_diffusers(path_or_id: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
+        """diffusers' unconditional UNet2DModel: a folder, an id of the Hugging Face Hub, or a model with its `scheduler`."""
+        from leader_nb.adapters import prior_from_diffusers  # here, because adapters imports this module
+
+        return prior_from_diffusers(path_or_id, scheduler, device, name)
+
+    @staticmethod
+    def from_denoiser(
+        fn: Callable[[Tensor, Tensor], Tensor],
+        sigma_range: tuple[float, float],
+        *,
+        pixels: tuple[float, float] = (0.0, 1.0),
+        schedule: Schedule | None = None,
+        name: str = "denoiser",
+    ) -> Prior:
+        """Any D(x, sigma), x (B, C, H, W), sigma (B,), black and white at the two `pixels`; it refuses outside `sigma_range`.
+
+        Both ends of the range are in units of `fn`. Give the loop `grid=leader_nb.adapters.grid_within(steps, sigma_range)`.
+        """
+        from leader_nb.adapters import prior_from_denoiser  # here, because adapters imports this module
+
+        return prior_from_denoiser(fn, sigma_range, pixels=pixels, schedule=schedule, name=name)
 
     def metered(self, meter: Meter) -> Prior:
         """The same prior, counting its calls on `meter`."""

@@ -17,11 +17,26 @@ from leader_nb.errors import InputError
 
 @dataclass(frozen=True)
 class Schedule:
-    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, with linear betas (Ho et al. 2020)."""
+    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, with linear betas (Ho et al. 2020), or with those listed in `betas`."""
 
     beta_first: float = 1e-4
     beta_last: float = 0.02
     length: int = 1000
+    betas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.betas and (self.beta_first, self.beta_last, self.length) != (self.betas[0], self.betas[-1], len(self.betas)):
+            raise InputError("betas: the first, the last and the length do not fit them; use Schedule.from_betas(betas)")
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> Schedule:
+        """The schedule with these betas (length,), each between 0 and 1: abar_t is the product of 1 - beta up to t."""
+        values = tuple(betas.double().tolist())
+        if not values or not all(0 < beta < 1 for beta in values):
+            raise InputError(
+                "betas: give each between 0 and 1; a schedule that ends in pure noise (zero SNR) has no sigma there"
+            )
+        return cls(values[0], values[-1], len(values), values)
 
     def abar(self, t: Tensor, like: Tensor) -> Tensor:
         """abar(t) for times t (B,), looked up in float64 -> (B, 1, 1, 1) in the dtype and on the device of `like`."""
@@ -44,7 +59,10 @@ class Schedule:
 
 @lru_cache(maxsize=32)
 def _table(schedule: Schedule, device: str) -> Tensor:
-    betas = torch.linspace(schedule.beta_first, schedule.beta_last, schedule.length, dtype=torch.float64)
+    if schedule.betas:
+        betas = torch.tensor(schedule.betas, dtype=torch.float64)
+    else:
+        betas = torch.linspace(schedule.beta_first, schedule.beta_last, schedule.length, dtype=torch.float64)
     abar = torch.cumprod(1 - betas, dim=0)
     return torch.cat([torch.ones(1, dtype=torch.float64), abar]).to(device)
 

@@ -1,4 +1,4 @@
-"""Train a denoiser on a folder of photographs: resumable, checkpointed, with an exponential moving average.
+"""Train a denoiser on photographs, or on digits: resumable, checkpointed, with an exponential moving average.
 
 The loss is EDM's (Karras et al. 2022, Eq. 108): E ||D(x0 + sigma n; sigma) - x0||^2 / c_out(sigma)^2, with sigma drawn
 log-normally where restoration happens and, one time in five, log-uniformly over the whole range the schedule needs.
@@ -13,8 +13,9 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from leader_nb.digits import digits
 from leader_nb.errors import InputError, one_line
 from leader_nb.networks import Denoiser, UNetConfig
 from leader_nb.networks.files import save_denoiser
@@ -29,12 +31,17 @@ from leader_nb.networks.unet import preconditioning
 
 SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
 SIGMA_RANGE = (0.002, 160.0)
+PHOTO_NOISE = (-1.5, 1.1)  # mean and deviation of log sigma, four times in five
+DIGITS = "digits"  # in place of a folder; write ./digits for a folder of that name
 CHECK_SIGMAS = (15, 25, 50)  # of 255
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows the nearer."""
+    """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows the nearer.
+
+    `images` is a folder, or "digits"; `noise` the mean and the deviation of log sigma.
+    """
 
     images: str
     out: str
@@ -43,6 +50,8 @@ class TrainConfig:
     minutes: float = 0.0
     batch: int = 16
     crop: int = 64
+    mirror: bool = True
+    noise: tuple[float, float] = PHOTO_NOISE
     lr: float = 2e-3
     warmup: int = 200
     cooldown: float = 0.6
@@ -51,6 +60,13 @@ class TrainConfig:
     device: str = "cpu"
     bf16: bool = True
     save_every: int = 500
+
+
+def digits_config(out: str, **changes: Any) -> TrainConfig:
+    """The recipe of the prior called digits: whole images, never mirrored, noise that hides shapes as well as edges."""
+    network = UNetConfig(channels=1, widths=(32, 64, 128), blocks=1, embedding=64)
+    base = TrainConfig(DIGITS, out, network, steps=2800, batch=64, crop=32, mirror=False, noise=(-0.5, 1.2))
+    return replace(base, **({"lr": 4e-3, "warmup": 100, "ema": 0.998, "save_every": 400} | changes))
 
 
 @dataclass
@@ -118,21 +134,37 @@ def pyramid(path: Path, crop: int) -> list[np.ndarray]:
     return [np.asarray(rgb.resize(s, Image.Resampling.LANCZOS)) for s in sizes if min(s) >= crop]
 
 
+def training_images(config: TrainConfig) -> list[list[np.ndarray]]:
+    """What to train on: for each image that holds a crop, its scales, uint8 arrays (h, w, C)."""
+    if config.images == DIGITS:
+        pixels = ((digits("train").images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        levels = [[image] if min(image.shape[:2]) >= config.crop else [] for image in pixels]
+    else:
+        files = tqdm(image_files(config.images, "train"), desc="photos", leave=False, disable=None)
+        levels = [pyramid(path, config.crop) for path in files]
+    usable = [scales for scales in levels if scales]
+    if len(usable) < 2:
+        raise InputError(f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images")
+    if (channels := usable[0][0].shape[2]) != config.network.channels:
+        raise InputError(f"network: it takes {config.network.channels} channels, these images have {channels}")
+    return usable
+
+
 def draw_crops(photos: list[list[np.ndarray]], config: TrainConfig, rng: np.random.Generator) -> Tensor:
-    """(batch, 3, crop, crop) in [-1, 1]: a photograph, a scale and a place at random, mirrored half the time."""
+    """(batch, C, crop, crop) in [-1, 1]: a photograph, a scale and a place at random; with `mirror`, half are mirrored."""
     crops = []
     for _ in range(config.batch):
         levels = photos[rng.integers(len(photos))]
         image = levels[rng.integers(len(levels))]
         top, left = (rng.integers(side - config.crop + 1) for side in image.shape[:2])
         crop = image[top : top + config.crop, left : left + config.crop]
-        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+        crops.append(crop[:, ::-1] if config.mirror and rng.random() < 0.5 else crop)
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def draw_sigma(count: int, rng: np.random.Generator) -> Tensor:
-    """(count,) noise levels for [-1, 1] images."""
-    usual = np.exp(rng.normal(-1.5, 1.1, count))
+def draw_sigma(count: int, rng: np.random.Generator, noise: tuple[float, float] = PHOTO_NOISE) -> Tensor:
+    """(count,) noise levels for [-1, 1] images; `noise` is the mean and the deviation of the usual log sigma."""
+    usual = np.exp(rng.normal(*noise, count))
     low, high = np.log(SIGMA_RANGE)
     wide = np.exp(rng.uniform(low, high, count))
     return torch.from_numpy(np.where(rng.random(count) < 0.2, wide, usual)).float().clamp(*SIGMA_RANGE)
@@ -169,7 +201,7 @@ def build_state(config: TrainConfig) -> TrainState:
 def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig) -> float:
     """One optimisation step on one batch; returns its loss."""
     x0 = draw_crops(photos, config, state.rng).to(config.device)
-    sigma = draw_sigma(config.batch, state.rng).to(config.device)
+    sigma = draw_sigma(config.batch, state.rng, config.noise).to(config.device)
     noise = torch.from_numpy(state.rng.standard_normal(x0.shape, dtype=np.float32)).to(config.device)
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.bf16):
         loss = edm_loss(state.model, x0, sigma, noise)
@@ -186,7 +218,7 @@ def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainC
 
 @torch.no_grad()
 def validation_psnr(model: Denoiser, images: Tensor, level: int) -> float:
-    """Mean PSNR in dB of denoising `images` (B, 3, H, W) at sigma = level / 255 of [0, 1], with fixed noise."""
+    """Mean PSNR in dB of denoising `images` (B, C, H, W) at sigma = level / 255 of [0, 1], with fixed noise."""
     sigma = 2 * level / 255
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(level)).to(images)
     out = model(images + sigma * noise, torch.full((len(images),), sigma, device=images.device))
@@ -195,7 +227,7 @@ def validation_psnr(model: Denoiser, images: Tensor, level: int) -> float:
 
 
 def validation_images(photos: list[list[np.ndarray]], size: int = 128) -> Tensor:
-    """Centre crops (n, 3, size, size) of the held-out photographs, at the first scale."""
+    """Centre crops (n, C, size, size) of the held-out photographs, at the first scale."""
     crops = []
     for levels in photos:
         h, w = levels[0].shape[:2]
@@ -214,16 +246,11 @@ def save_checkpoint(path: Path, state: TrainState) -> None:
 def train(config: TrainConfig) -> Path:
     """Train (or resume) to the end; returns the path of the weights, `out`/denoiser.safetensors.
 
-    One photograph in twelve is held out for validation. `out` also gets checkpoint.pt and history.json.
+    One image in twelve is held out for validation. `out` also gets checkpoint.pt and history.json.
     """
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    levels = [
-        pyramid(p, config.crop) for p in tqdm(image_files(config.images, "train"), desc="photos", leave=False, disable=None)
-    ]
-    usable = [p for p in levels if p]
-    if len(usable) < 2:
-        raise InputError(f"crop: fewer than 2 images hold a crop of {config.crop} px; use smaller --crop or larger images")
+    usable = training_images(config)
     held_out, photos = usable[::12], [p for i, p in enumerate(usable) if i % 12]
     state = build_state(config)
     if (out / "checkpoint.pt").is_file():

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from laws import belief_at, close, normal, same
 from leader_nb import DDNM, GaussianMixture, Prior, leader, parse_task, restore
 from leader_nb.adapters import (
-    ListedSchedule,
     grid_within,
     prior_from_denoiser,
     prior_from_diffusers,
-    schedule_from_betas,
     schedule_from_diffusers,
     times_within,
 )
@@ -68,13 +66,17 @@ def test_other_schedules_are_theirs(kind: str) -> None:
 def test_a_listed_schedule_is_a_schedule() -> None:
     """Frozen, hashable, equal by value; every look-up goes through its own table."""
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    listed, x = schedule_from_betas(betas), normal(3, 3, 4, 4)
-    assert isinstance(listed, ListedSchedule) and hash(listed) == hash(schedule_from_betas(betas.clone()))
-    assert listed == schedule_from_betas(betas) != schedule_from_betas(betas * 0.5) and listed != Schedule()
+    listed, x = Schedule.from_betas(betas), normal(3, 3, 4, 4)
+    assert isinstance(listed, Schedule) and hash(listed) == hash(Schedule.from_betas(betas.clone()))
+    assert listed == Schedule.from_betas(betas) != Schedule.from_betas(betas * 0.5) and listed != Schedule()
     same(listed.table(), Schedule().table(), "the linear betas, listed")
     same(listed.sigma(T3, x), Schedule().sigma(T3, x), "sigma")
     assert listed.nearest_time(1.0) == Schedule().nearest_time(1.0) and listed.length == 1000
     assert uniform_grid(10, listed) == uniform_grid(10)
+    short = Schedule.from_betas(torch.tensor([0.5, 0.25, 0.5]))
+    close(short.table(), torch.tensor([1, 0.5, 0.375, 0.1875], dtype=torch.float64), "products of 1 - beta")
+    with pytest.raises(InputError, match=r"betas: .* use Schedule\.from_betas"):
+        Schedule(betas=(0.5, 0.25, 0.5))
     with pytest.raises(AttributeError):
         listed.length = 3  # type: ignore[misc]
 
@@ -200,11 +202,50 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
             prior_from_diffusers(tmp_path, scheduler)
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the Hugging Face Hub, without a network, that holds nothing yet."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_an_id_of_the_hub_is_read_from_its_cache(safe: bool, hub: Path) -> None:
+    """As the Hub's own client lays it out; the same bits as the folder."""
+    kept = hub / "models--some--ddpm.small"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    folder, net = kept / "snapshots" / ("0" * 40), tiny_unet().float()
+    net.save_pretrained(folder, safe_serialization=safe)
+    diffusers.DDPMScheduler().save_pretrained(folder)
+    prior, x = Prior.from_diffusers("some/ddpm.small"), normal(3, 3, 8, 8).float()
+    same(prior(x, T3).x0, prior_from_diffusers(net, diffusers.DDPMScheduler())(x, T3).x0, "cache")
+    assert prior.name == "ddpm.small" and prior.schedule == Schedule()
+    (folder / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}', encoding="utf-8")
+    with pytest.raises(InputError, match="an unconditional UNet2DModel is needed"):
+        Prior.from_diffusers("some/ddpm.small")
+
+
+def test_an_id_that_cannot_be_had(hub: Path) -> None:
+    message = "'some/where' is no folder here, nor could it be had from the Hugging Face Hub .*: give a folder written by"
+    with pytest.raises(InputError, match=message) as error:
+        Prior.from_diffusers("some/where")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 350
+    for path in ("nowhere", "../some/where", Path("some/where")):
+        with pytest.raises(InputError, match=r"there is no .*config\.json"):
+            Prior.from_diffusers(path)
+
+
 def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     net = tiny_unet()
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match=r"diffusers is not installed: pip install 'leader_nb\[published\]'"):
         prior_from_diffusers(net, {"beta_schedule": "linear"})
+    with pytest.raises(InputError, match="diffusers is not installed"):
+        prior_from_diffusers("some/where")
 
 
 # --- denoisers ----------------------------------------------------------------------------------------------------
@@ -288,8 +329,22 @@ def test_a_denoiser_gives_its_gradient() -> None:
     close(belief.vjp(v), gain * v / belief.abar.sqrt(), "vjp", 1e-6)
 
 
+def test_a_prior_says_where_it_comes_from() -> None:
+    """Prior.from_denoiser and Prior.from_diffusers are the two adapters, arguments and all."""
+    x, pixels = normal(1, 3, 8, 8).float(), (0.0, 255.0)
+    ours = Prior.from_denoiser(lambda v, s: v * 0.5, (0.0, 80.0), pixels=pixels, schedule=Schedule(length=500), name="half")
+    theirs = prior_from_denoiser(lambda v, s: v * 0.5, (0.0, 80.0), pixels=pixels, schedule=Schedule(length=500))
+    same(ours(x, T3[:1]).x0, theirs(x, T3[:1]).x0, "from_denoiser")
+    assert ours.name == "half" and ours.schedule == theirs.schedule == Schedule(length=500)
+    net, scheduler = tiny_unet().float(), diffusers.DDIMScheduler(prediction_type="v_prediction")
+    same(
+        Prior.from_diffusers(net, scheduler)(x, T3[:1]).x0, prior_from_diffusers(net, scheduler)(x, T3[:1]).x0, "from_diffusers"
+    )
+    assert Prior.from_diffusers(net, scheduler, name="mine").name == "mine"
+
+
 def test_a_denoiser_on_its_own_schedule() -> None:
-    schedule = schedule_from_betas(torch.linspace(0.01, 0.3, 40))
+    schedule = Schedule.from_betas(torch.linspace(0.01, 0.3, 40))
     prior = prior_from_denoiser(Shrink(), FFDNET, schedule=schedule)
     assert isinstance(prior, Prior) and prior.schedule == schedule
     top = times_within(FFDNET, schedule=schedule)[-1]

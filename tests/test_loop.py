@@ -12,6 +12,7 @@ from laws import belief_at, check_alone_as_in_a_batch, check_null_leader, close,
 from leader_nb import DDNM, DDNMPlus, Prior, leader, noise_for, parse_task, restore, trajectory
 from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
+from leader_nb.likelihood import MapLikelihood
 from leader_nb.loop import State
 from leader_nb.noise import Noise, keyed_normal
 from leader_nb.priors import Meter
@@ -237,7 +238,8 @@ def test_leader_names_its_plugins() -> None:
     ours, paper = leader(), leader("paper")
     assert set(ours) == {"covariance", "modulate", "steps"}
     assert ours["covariance"] == RunningSecant() and paper["covariance"] == ScoreSquared()
-    assert ours["steps"] == ErrorControlled() and paper["steps"] == SATP() and ours["modulate"] == UCPM()
+    assert [type(part) for part in ours["modulate"].parts] == [UCPM, MapLikelihood]
+    assert ours["steps"] == ErrorControlled() and paper["steps"] == SATP() and paper["modulate"] == UCPM()
     assert leader(steps=None)["steps"] is None and leader(covariance=Isotropic())["covariance"] == Isotropic()
 
 

@@ -180,12 +180,12 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_embedded_prior_loads(name: str) -> None:
-    """Under 16 MB, RGB, with its recipe in the header, and a hash that is the sha256 of its file."""
+    """Under 16 MB, RGB or grey, with its recipe in the header, and a hash that is the sha256 of its file."""
     path = prior_path(name)
     assert path.stat().st_size <= 16e6
     assert prior_hash(name) == sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     net, header = load_denoiser(path)
-    assert net.config.channels == 3 and int(header["steps"]) > 0
+    assert net.config.channels == {"digits": 1}.get(name, 3) and int(header["steps"]) > 0
     assert tuple(json.loads(header["recipe"])["network"]["widths"]) == net.config.widths
     assert not any("/" in str(value) for value in header.values()), "a path of the training machine"
     prior = load_prior(name)
@@ -214,6 +214,35 @@ def test_a_prior_from_a_file(saved: Path, network) -> None:
 def test_unknown_priors_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown prior 'photo-smal': did you mean 'photo-small'"):
         load_prior("photo-smal")
+
+
+@pytest.mark.parametrize("name", ["celebahq-256", "imagenet-256", "ffhq-256"])
+def test_published_priors_have_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the weights are not there, the message says how to fetch them; where they are, they are read."""
+    monkeypatch.setenv("LEADER_NB_CACHE", str(tmp_path))
+    assert prior_path(name).parent == tmp_path
+    with pytest.raises(InputError, match=f"weights: those of '{name}' are not at .*run leader-nb weights fetch {name}"):
+        load_prior(name)
+    prior_path(name).write_bytes(b"<html>")
+    with pytest.raises(InputError, match="is a web page"):
+        load_prior(name)
+
+
+def test_a_published_prior_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way with a network small enough for a test: the file in the cache becomes a prior with its name and hash."""
+    from leader_nb.networks.published import DDPMConfig, DDPMNet, models
+
+    small = DDPMConfig(width=32, multipliers=(1, 1), blocks=1, attention=(), size=16)
+    monkeypatch.setenv("LEADER_NB_CACHE", str(tmp_path))
+    monkeypatch.setitem(models.PUBLISHED, "celebahq-256", models.Published(lambda: DDPMNet(small), 0))
+    torch.manual_seed(0)
+    net = DDPMNet(small)
+    torch.save(net.state_dict(), prior_path("celebahq-256"))
+    prior, x = load_prior("celebahq-256"), normal(1, 3, 16, 16).float()
+    with torch.no_grad():
+        same(prior(x, torch.tensor([300])).eps, net(x, torch.tensor([300])), "eps")
+    assert (prior.name, prior.minimum) == ("celebahq-256", 16)
+    assert prior_hash("celebahq-256") == sha256(prior_path("celebahq-256"))
 
 
 # --- Training ------------------------------------------------------------------------------------------------------

@@ -45,8 +45,9 @@ def test_a_few_committed_rows_are_computed_again() -> None:
     for row in rows.itertuples():
         columns = TOLERANCE if has_lpips() else {name: gap for name, gap in TOLERANCE.items() if name != "lpips"}
         score = tuple(n for n in ("psnr", "lpips", "ssim") if n in columns and pd.notna(getattr(row, n)))
-        made = Experiment((row.host,), (row.task,), (row.plugin,), row.steps, row.seed, 1, row.prior, row.device, score)
-        (fresh,) = restored(Lab.of(made), made.cells[0], photographs(row.image, row.size))
+        counts = int(row.steps), int(row.seed), 1
+        made = Experiment((row.host,), (row.task,), (row.plugin,), *counts, row.prior, row.device, score)
+        (fresh,) = restored(Lab.of(made), made.cells[0], photographs(row.image, int(row.size)))
         assert fresh["error"] == "" and fresh["options"] == row.options and fresh["sampler"] == row.sampler
         for name in (*score, "residual", "nfe", "backward"):
             gap = abs(fresh[name] - getattr(row, name))

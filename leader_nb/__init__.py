@@ -15,7 +15,7 @@ from leader_nb.noise import Noise, noise_for
 from leader_nb.presets import leader
 from leader_nb.priors import Belief, Prediction, Prior, eps_prior, network_prior
 from leader_nb.problem import Problem, measure
-from leader_nb.samplers import DDNM, SAMPLERS, DDNMPlus, host
+from leader_nb.samplers import DDNM, DDPG, DDRM, DPS, IDPG, PIRP, PIRP_PLUS, SAMPLERS, SITCOM, DDNMPlus, DiffPIR, ProjDiff, host
 from leader_nb.schedule import Schedule
 from leader_nb.tasks import TASKS, Task, parse_task
 from leader_nb.zoo import PRIORS, load_prior
@@ -24,12 +24,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DDNM",
+    "DDPG",
+    "DDRM",
+    "DPS",
+    "IDPG",
+    "PIRP",
+    "PIRP_PLUS",
     "PRIORS",
     "SAMPLERS",
+    "SITCOM",
     "TASKS",
     "Belief",
     "Chain",
     "DDNMPlus",
+    "DiffPIR",
     "Diverged",
     "GaussianMixture",
     "MapLikelihood",
@@ -37,6 +45,7 @@ __all__ = [
     "Prediction",
     "Prior",
     "Problem",
+    "ProjDiff",
     "Result",
     "Schedule",
     "State",

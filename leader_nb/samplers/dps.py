@@ -12,7 +12,7 @@ from leader_nb.errors import InputError, unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.schedule import fractional_grid
 from leader_nb.tree import Tree
 
@@ -32,12 +32,13 @@ class DPS:
     A network with a variance head gives v = beta^f v^(1 - f) instead, f = (head + 1) / 2. The norm is each image's own, and
     not squared, so zeta is the length of the pull. `scale` is zeta for one raw time of a 3 x 256 x 256 image, the published
     unit; zeta = scale (t - s) sqrt(C H W / (3 * 256^2)) keeps the pull of a whole run per pixel, whatever the number of
-    steps, the skips and the size. `variant="released"`: zeta = scale, whose tuning then depends on all of these.
+    steps, the skips and the size. 0.6 is the published 0.3 for noise that is doubled, as ours is; better ones for each task
+    are in :mod:`leader_nb.samplers.defaults_gradient`. `variant="released"`: zeta = scale, to be tuned for all of these.
     A plug-in that modulates x0 moves the residual; the gradient is still the raw x0's: J^T A^T r / ||r||, J = d x0 / d x_t.
     x0y is the clipped x0, before the pull. One backward pass a step. The paper's zeta' is scale / 2.
     """
 
-    scale: float = 0.3
+    scale: float = 0.6
     variant: str = "correct"
     clip: bool = True
     needs_gradient: ClassVar[bool] = True
@@ -68,7 +69,7 @@ class DPS:
         """grad_{x_t} ||y - A x0||, (B, C, H, W); zero where x0 agrees with the data or is clipped."""
         A = problem.operator
         r = A.on_measured(A(x0) - problem.y)
-        length = torch.stack([row.norm() for row in r]).view(-1, 1, 1, 1)
+        length = image_by_image(torch.Tensor.norm, r).view(-1, 1, 1, 1)
         return b.vjp(A.T(r) / torch.where(length > 0, length, 1.0) * (x0 == b.x0))
 
 
@@ -79,7 +80,8 @@ def ancestral(b: Belief, x0: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     share = (1 - abar_s) / (1 - b.abar)
     variance = (1 - alpha) * share
     if b.variance is not None:
-        f, least = (b.variance + 1) / 2, torch.finfo(x0.dtype).tiny
-        learned = (1 - alpha).clamp(min=least) ** f * variance.clamp(min=least) ** (1 - f)
+        least = torch.finfo(x0.dtype).tiny
+        low, high = variance.clamp(min=least), (1 - alpha).clamp(min=least)
+        learned = image_by_image(lambda v, low, high: high ** ((v + 1) / 2) * low ** ((1 - v) / 2), b.variance, low, high)
         variance = torch.where(variance > 0, learned, 0.0)
     return abar_s.sqrt() * (1 - alpha) / (1 - b.abar) * x0 + alpha.sqrt() * share * b.x_t, variance

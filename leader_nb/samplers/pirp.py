@@ -16,7 +16,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguided
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
@@ -125,12 +125,13 @@ PIRP_PLUS = PIRP(Spatial(), lam=1.3, gamma=16.0, ridge=0.2, mode=0, inject=False
 
 def welsch(m: Tensor, power: float, width: float) -> Tensor:
     """1 - exp(-m^(a/2) / (2 width^2))."""
-    return 1 - torch.exp(-(m ** (power / 2)) / (2 * width**2))
+    return image_by_image(lambda m: 1 - torch.exp(-(m ** (power / 2)) / (2 * width**2)), m)
 
 
 def weight(m: Tensor, power: float, width: float) -> Tensor:
     """phi'(g) / g for m = g^2 + epsilon: twice the derivative of :func:`welsch`."""
-    return power / (2 * width**2) * m ** (power / 2 - 1) * torch.exp(-(m ** (power / 2)) / (2 * width**2))
+    scale = 2 * width**2
+    return image_by_image(lambda m: power / scale * m ** (power / 2 - 1) * torch.exp(-(m ** (power / 2)) / scale), m)
 
 
 def spectral(x: Tensor, axis: int) -> Tensor:

@@ -13,7 +13,7 @@ from leader_nb.errors import InputError, unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.schedule import strided_grid
 from leader_nb.tree import Tree, put, rows
 
@@ -87,7 +87,7 @@ class SITCOM:
         slope = 2 * problem.operator.T(r) * (x0.abs() <= 1)
         if self.variant == "correct":
             return slope
-        length = torch.stack([row.norm() for row in r]).view(-1, 1, 1, 1)
+        length = image_by_image(torch.Tensor.norm, r).view(-1, 1, 1, 1)
         return torch.where(problem.noise_level > 0, slope, slope / (2 * torch.where(length > 0, length, 1.0)))
 
     def adam(self, state: Tree, slope: Tensor, k: int) -> Tree:

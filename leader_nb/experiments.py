@@ -30,7 +30,7 @@ from torch import Tensor
 
 from leader_nb import metrics, pipeline
 from leader_nb.buffers import peak_images
-from leader_nb.controls import Flat
+from leader_nb.controls import Flat, FlatModulation
 from leader_nb.crops import Photo
 from leader_nb.errors import InputError, one_line, unknown
 from leader_nb.loop import State, restore, trajectory
@@ -80,15 +80,22 @@ def available() -> tuple[str, ...]:
 
 
 def one_weight() -> Options:
-    """LEADer with one weight for all pixels: what is left of it without the map."""
+    """LEADer with one weight for all pixels: what is left of it without the map's shape. Its steps are longer for it."""
     plugins = leader()
     return plugins | {"covariance": Flat(plugins["covariance"])}
+
+
+def one_weight_same_steps() -> Options:
+    """The same, but the step rule reads the map as it is: no difference to LEADer comes from fewer calls."""
+    plugins = leader()
+    return plugins | {"modulate": FlatModulation(plugins["modulate"])}
 
 
 PLUGIN_OPTIONS: dict[str, Callable[[], Options]] = {
     "none": dict,
     "equs": equs,
     "global": one_weight,
+    "global-same-steps": one_weight_same_steps,
     "leader-paper": lambda: leader("paper"),
     "leader": leader,
     "modulate": lambda: leader(steps=None),

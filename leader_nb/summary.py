@@ -31,13 +31,14 @@ MEANS = (*SCORES, *COSTS, "time")
 LABELS = {
     "equs": "+ EquS",
     "global": "+ LEADer, one weight",
+    "global-same-steps": "+ LEADer, one weight, its own steps",
     "leader-paper": "+ LEADer (paper)",
     "leader": "+ LEADer",
     "modulate": "+ modulation",
     "steps": "+ step rule",
 }
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
-TABLE_1 = (BASELINE, "equs", "global", "leader-paper", "leader")
+TABLE_1 = (BASELINE, "equs", "global", "global-same-steps", "leader-paper", "leader")
 TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}
 
 # --- numbers ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from laws import check_covariance, normal
 from leader_nb import Noise, Prior, experiments, leader, noise_for, parse_task, restore, sources
 from leader_nb.buffers import peak_images
 from leader_nb.cli import main
-from leader_nb.controls import Flat
+from leader_nb.controls import Flat, FlatModulation
 from leader_nb.covariance import RunningSecant
 from leader_nb.crops import Photo, photographs
 from leader_nb.data import BUILTIN_PHOTOS, builtin_photo
@@ -31,7 +32,7 @@ from leader_nb.experiments import PLUGINS, Cell, Experiment, Lab, Shares, availa
 from leader_nb.metrics import bootstrap_interval, psnr
 from leader_nb.networks import Denoiser
 from leader_nb.networks.files import save_denoiser
-from leader_nb.samplers import DDNM, SAMPLERS, DDNMPlus
+from leader_nb.samplers import DDNM, HOSTS, SAMPLERS, DDNMPlus
 from leader_nb.store import COLUMNS, IDENTITY, Store, as_rows
 from leader_nb.summary import markdown_1, report, summarise, table_1, table_2
 from leader_nb.tasks import TASKS
@@ -147,6 +148,15 @@ def test_flat_is_the_mean_of_the_map(exact: Prior, samples: torch.Tensor) -> Non
     for cov, mean in zip(seen[False], seen[True], strict=True):
         torch.testing.assert_close(mean, cov.mean((1, 2, 3), keepdim=True).expand_as(cov), rtol=1e-12, atol=0)
     check_covariance(Flat(RunningSecant()), exact, samples)
+
+
+def test_flat_modulation_leaves_the_map_to_the_step_rule(exact: Prior, samples: torch.Tensor) -> None:
+    """Without a step rule it is the flat map's restoration, bit for bit, while the map itself stays what it was."""
+    problem = parse_task("inpaint70@0").measure(samples)
+    plain = leader(steps=None)
+    flat = restore(problem, exact, DDNM(), grid=6, **plain | {"covariance": Flat(plain["covariance"])})
+    same = restore(problem, exact, DDNM(), grid=6, **plain | {"modulate": FlatModulation(plain["modulate"])})
+    assert torch.equal(flat.image, same.image) and not torch.equal(flat.cov, same.cov)
 
 
 def test_buffers_count_the_images_that_are_held() -> None:
@@ -503,16 +513,19 @@ def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "load_lpips", lambda *names: None)
 
 
-def test_every_host_and_task(
+def test_every_host_and_every_task(
     no_lpips: None, folder: Path, prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--hosts all --tasks all, on a folder; what a host cannot do is a row that says so."""
+    """--hosts all and --tasks all, on a folder, into one table; what a host cannot do is a row that says so."""
     out = tmp_path / "out"
-    options = ["--steps", "2", "--size", "32", "--n", "2", "--plugins", "none,leader", "--prior", prior_file]
-    assert main(["table", "--images", str(folder), "--hosts", "all", "--tasks", "all", "--out", str(out), *options]) == 0
+    fixed = ["table", "--images", str(folder), "--steps", "2", "--size", "32", "--n", "2", "--prior", prior_file]
+    fixed += ["--plugins", "none,leader", "--out", str(out)]
+    assert main([*fixed, "--hosts", "all", "--tasks", "color@0"]) == 0
+    assert "rows; 0 are there already" in capsys.readouterr().out
+    assert main([*fixed, "--hosts", "ddnm", "--tasks", "all"]) == 0
     printed, rows = capsys.readouterr().out, Store(out).read()
+    assert f"= {4 * len(TASKS)} rows; 4 are there already" in printed and f"written to {out / 'table.csv'}" in printed
     assert set(rows["host"]) == set(SAMPLERS) and set(rows["task"]) == set(TASKS) and set(rows["image"]) == {"1.png", "2.png"}
-    assert f"= {len(rows)} rows; 0 are there already" in printed and f"written to {out / 'table.csv'}" in printed
     good = rows[rows["error"] == ""]
     assert len(good) > 0.7 * len(rows) and good[["psnr", "lpips", "ssim", "residual", "nfe"]].notna().all().all()
     assert good[["host", "plugin"]].drop_duplicates().shape[0] == 2 * len(SAMPLERS)
@@ -566,6 +579,52 @@ def test_a_summary_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "table.csv").write_text("rubbish\n")
     assert main(["table", "--summary", str(tmp_path)]) == 2
     assert "is damaged or no table of ours" in capsys.readouterr().err
+
+
+# --- the search over constants --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch, no_lpips: None):
+    spec = importlib.util.spec_from_file_location("tune", ROOT / "benchmarks" / "tune.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tuning_sees_training_photographs_only_and_keeps_to_its_budget(
+    tune, folder: Path, prior_file: str, tmp_path: Path, computed: list[tuple[str, str]]
+) -> None:
+    (folder / "photos.csv").write_text("file,split\n" + "".join(f"{i}.png,{'test' if i == 3 else 'train'}\n" for i in range(4)))
+    out = tmp_path / "tuned"
+    arguments = ["--images", str(folder), "--out", str(out), "--hosts", "ddnm,projdiff", "--tasks", "color@0", "--steps", "3"]
+    arguments += ["--size", "32", "--count", "3", "--prior", prior_file, "--budget"]
+    tune.main([*arguments, "20"])  # a setting costs 3 photographs x 3 calls (ProjDiff 4): three settings and two
+    trials, rows = pd.read_csv(out / "trials.csv"), Store(out).read()
+    assert set(rows["image"]) == {"0.png", "1.png", "2.png"}, "a test photograph"
+    assert trials.groupby("host").size().to_dict() == {"ddnm": 3, "projdiff": 2}
+    for _, cell in trials.groupby("host"):
+        own = cell[cell["constants"] == "its own"].iloc[0]
+        assert cell["score"].is_monotonic_decreasing and own["d_score"] == 0 and not own["better"]
+        score = cell["psnr"] - 0.05 / 0.003 * cell["lpips"]
+        np.testing.assert_allclose(cell["score"], score, rtol=1e-4)
+        np.testing.assert_allclose(cell["d_score"], cell["score"] - own["score"], atol=1e-3)
+    computed.clear()
+    tune.main([*arguments, "20"])
+    assert computed == [] and pd.read_csv(out / "trials.csv").equals(trials)
+    (folder / "photos.csv").unlink()
+    with pytest.raises(InputError, match=r"no photos\.csv"):
+        tune.main([*arguments, "20"])
+
+
+def test_the_search_changes_constants_that_exist(tune) -> None:
+    for name, space in tune.SPACE.items():
+        sampler = HOSTS[name]()
+        tried = list(tune.settings(name, sampler, 0))
+        assert tried[0] == {} and len({str(t) for t in tried}) == len(tried) > 3
+        for constants in tried:
+            assert type(replace(sampler, **constants)) is type(sampler) and set(constants) in (set(), set(space))
 
 
 def test_public_names_are_usable() -> None:

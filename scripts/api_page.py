@@ -14,7 +14,7 @@ WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
     "Top level": (leader_nb, leader_nb.__all__),
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
-    "Modulation": (ucpm, ["HuberTV", "UCPM"]),
+    "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }

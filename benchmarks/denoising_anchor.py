@@ -60,7 +60,7 @@ def main() -> None:
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     table.round(4).to_csv(out, index=False)
-    biases.round(5).to_csv(out.with_name(f"bias_{args.prior}.csv"), index=False)
+    biases.round(5).to_csv(out.with_name(f"bias_{Path(args.prior).stem}.csv"), index=False)
 
 
 if __name__ == "__main__":

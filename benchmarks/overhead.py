@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import time
-import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +23,10 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import leader_nb
-from leader_nb import SAMPLERS, Prediction, Prior, Problem, host, leader, load_prior, noise_for, parse_task, restore
-from leader_nb.samplers import Sampler
+from leader_nb import SAMPLERS, Prior, host, leader, load_prior, parse_task, restore
+from leader_nb.buffers import peak_images
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.zoo import PRIORS, prior_hash
 
@@ -41,39 +38,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "leader": leader(steps=ErrorControlled(tolerance=0.0)),
     "leader-paper": leader("paper", steps=SATP(budget=0.0)),
 }
-
-
-class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made inside hold at any moment; a storage is dropped when the last tensor on it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self.watch(tensor.untyped_storage(), old)
-        return out
-
-    def watch(self, storage: torch.UntypedStorage, old: set[int]) -> None:
-        key = storage._cdata
-        if key not in self.live and key not in old:
-            self.live[key] = storage.nbytes()
-            weakref.finalize(storage, self.live.pop, key, None)
-            self.peak = max(self.peak, sum(self.live.values()))
-
-
-def peak_images(problem: Problem, sampler: Sampler, steps: int, plugins: dict[str, Any]) -> float:
-    """Peak memory of a restoration whose prior needs none of its own, in images (one float32 batch of them each)."""
-    answer = torch.zeros(len(problem), *problem.operator.image_shape)
-    free = Prior(lambda x, t, schedule: Prediction(x0=answer))
-    with PeakMemory() as memory:
-        restore(problem, free, sampler, grid=steps, noise=noise_for(len(problem)), **plugins)
-    return memory.peak / (answer.numel() * answer.element_size())
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:

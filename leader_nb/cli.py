@@ -16,14 +16,14 @@ import torch
 import typer
 from tqdm import tqdm
 
-from leader_nb import __version__, pipeline, plates, weights_cli
+from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
 from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
 from leader_nb.samplers import SAMPLERS
-from leader_nb.tasks import DEGRADATIONS, TASKS, parse_task
+from leader_nb.tasks import DEGRADATIONS, LIMITS, TASKS, VARIANTS, parse_task
 from leader_nb.train import DIGITS, TrainConfig, digits_config, train
 from leader_nb.zoo import PRIORS, choose_device, load_prior, prior_hash
 
@@ -37,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(weights_cli.app, name="weights")
+app.command("table")(table_cli.table_command)
 
 # --- options shared by commands ---------------------------------------------------------------------------------
 
@@ -217,7 +218,8 @@ def train_command(
     recipe = DIGITS_RECIPE if str(images) == DIGITS else RECIPE
     shape = given(widths=None if widths is None else parse_widths(widths), blocks=blocks)
     changes = given(steps=steps, batch=batch, crop=crop, lr=lr, save_every=save_every)
-    always = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed, "device": str(choose_device(device))}
+    always: dict[str, Any] = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed}
+    always["device"] = str(choose_device(device))
     config = replace(recipe, network=replace(recipe.network, **shape), **changes, **always)
     check_recipe(config)
     with pipeline.output_folder(out, ("checkpoint.pt", "history.json", "denoiser.safetensors")):
@@ -309,7 +311,9 @@ def tasks_command() -> None:
     """List the tasks, the methods and the priors."""
     rows = {
         "tasks": f"{', '.join(TASKS)}",
-        "degradations": f"{', '.join(DEGRADATIONS)}; also srN and poolN (N = 2 to 8), inpaintP (P = 1 to 99 %)",
+        "degradations": ", ".join(DEGRADATIONS),
+        "variants": ", ".join(VARIANTS),
+        "numbers": ", ".join(f"{kind}{low} to {kind}{high}" for kind, (low, high) in LIMITS.items()),
         "noise": "after the @: standard deviation for images in [0, 1], from 0 to 10",
         "hosts": f"{', '.join(SAMPLERS)} (ddnm on a noisy task means ddnm+)",
         "presets": f"{', '.join(PRESETS)} (with --leader)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 
 class InputError(ValueError):
@@ -11,6 +13,31 @@ class InputError(ValueError):
 
     The command line prints the one line and exits with status 2; in a notebook it is an ordinary `ValueError`.
     """
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Image `image` ended at `step` of `steps`, at raw time `t`, because what `culprit` gave was not finite."""
+
+    image: int
+    step: int
+    steps: int
+    t: int
+    culprit: str
+
+    def __str__(self) -> str:
+        return f"image {self.image}: {self.culprit} is not finite at step {self.step} of {self.steps} (t = {self.t})"
+
+
+class Diverged(InputError):
+    """Some images met a NaN or an infinity, and were left there; the others went on to their end.
+
+    `failures` says which, where and why; `result` is the whole :class:`Result`, with NaN for the images that failed.
+    """
+
+    def __init__(self, failures: tuple[Failure, ...], result: Any = None) -> None:
+        super().__init__("; ".join(map(str, failures)))
+        self.failures, self.result = failures, result
 
 
 def one_line(error: BaseException) -> str:

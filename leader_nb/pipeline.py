@@ -28,7 +28,7 @@ from torch import Tensor
 
 from leader_nb import metrics, plates
 from leader_nb.data import MIN_SIDE, atomic_write, load_image, save_image
-from leader_nb.errors import InputError, one_line, unknown
+from leader_nb.errors import Diverged, InputError, one_line, unknown
 from leader_nb.figures import to_pixels
 from leader_nb.loop import Result, State, restore
 from leader_nb.measurement import Measurement, load_measurement, save_measurement
@@ -36,8 +36,7 @@ from leader_nb.networks import UNetConfig
 from leader_nb.networks.files import load_denoiser, sha256
 from leader_nb.networks.published import PUBLISHED
 from leader_nb.noise import noise_for
-from leader_nb.operators import inpainting
-from leader_nb.operators.pixelwise import Mask
+from leader_nb.operators import Convolution, Mask, Operator, convolution, hadamard, inpainting
 from leader_nb.presets import PRESETS, leader
 from leader_nb.priors import Prior, network_prior
 from leader_nb.problem import Problem
@@ -47,6 +46,7 @@ from leader_nb.tasks import Task, parse_task, split
 from leader_nb.zoo import PRIORS, choose_device, prior_path
 
 FILES = ("measurement.safetensors", "degraded.png", "restored.png", "uncertainty.png", "compare.png", "report.json")
+DRAWN = {"inpaint": "mask", "motion": "kernel", "cs": "slots"}  # what a measurement keeps of its operator's own draws
 MAP_CAPTION = "standard deviation per pixel"
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": metrics.psnr,
@@ -127,7 +127,7 @@ def load_engine(config: Config) -> Engine:
 
 
 def bytes_needed(height: int, width: int, network: UNetConfig, dense: bool = True) -> float:
-    """What a run of this size adds to the process at its peak; `dense`: the task downsamples (srN, poolN)."""
+    """What a run of this size adds to the process at its peak; `dense`: see :class:`Task`."""
     per_pixel = BUFFERS * 4 * network.widths[0] / network.patch**2 + BESIDES
     return FIXED + per_pixel * height * width + dense * DENSE * (height**2 + width**2)
 
@@ -145,7 +145,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 def require_memory(height: int, width: int, task: Task, engine: Engine, whole: bool = False) -> None:
     """Refuses, before anything is allocated, an image that does not fit, and says what size would."""
-    needed = bytes_needed(height, width, engine.network, task.multiple > 1)
+    needed = bytes_needed(height, width, engine.network, task.dense)
     allowed = SHARE * free_memory(engine.device)
     if needed <= allowed:
         return
@@ -153,7 +153,8 @@ def require_memory(height: int, width: int, task: Task, engine: Engine, whole: b
     room = max(allowed - FIXED, 0)
     shrink = math.sqrt(room / (needed - FIXED))
     h, w = (int(side * shrink) // step * step for side in (height, width))
-    square = int(math.sqrt(room / (bytes_needed(1, 1, engine.network, task.multiple > 1) - FIXED))) // step * step
+    square = int(math.sqrt(room / (bytes_needed(1, 1, engine.network, task.dense) - FIXED))) // step * step
+    h, w, square = (task.sides_near(side)[0] for side in (h, w, square))
     advice = f"shrink it to {w} x {h}, or give --size {square}" if whole else f"give --size {square}"
     if square < MIN_SIDE or min(h, w) < MIN_SIDE:
         advice = "free some memory first"
@@ -191,8 +192,12 @@ class Case:
 
     @property
     def preview(self) -> Tensor:
-        """The measurement as a picture (1, 1 or 3, h, w): the photograph's part of it, with lost pixels in black."""
-        y, operator = self.problem.y, self.problem.operator
+        """The measurement as a picture (1, 1 or 3, h, w): the photograph's part of it, with lost pixels in black.
+
+        Where y is no picture, as in compressed sensing, what the operator makes of it: A^T y.
+        """
+        operator = self.problem.operator
+        y = operator.preview(self.problem.y)
         if isinstance(operator, Mask):
             y = torch.where(operator.measured, y, -1.0)
         factor = operator.image_shape[1] // y.shape[-2]
@@ -212,14 +217,13 @@ def check_size(size: int, task: Task, engine: Engine) -> None:
     """Raises `InputError` for a size that the network, the task or the memory cannot take; 0 is looked at later."""
     if size == 0:
         return
-    least, multiple = max(MIN_SIDE, engine.prior.minimum), task.multiple
-    least = math.ceil(least / multiple) * multiple
+    least = task.sides_near(max(MIN_SIDE, engine.prior.minimum))[1]
     if size < least:
         raise InputError(f"size: got {size}; give at least {least}, or 0 for the whole photograph")
-    if size % multiple:
-        below = size // multiple * multiple
-        near = " or ".join(str(s) for s in (below, below + multiple) if s >= least)
-        raise InputError(f"size: {size} is not a multiple of {multiple}, which {task.degradation} needs; give {near}")
+    if size not in (sides := task.sides_near(size)):
+        near = " or ".join(str(s) for s in sides if s >= least)
+        wanted = f"multiple of {task.multiple}" if task.multiple > 1 else "power of two"
+        raise InputError(f"size: {size} is not a {wanted}, which {task.degradation} needs; give {near}")
     require_memory(size, size, task, engine)
 
 
@@ -236,6 +240,9 @@ def degraded(image: Tensor, task: Task, engine: Engine, source: Mapping[str, Any
     height, width = image.shape[-2:]
     if min(height, width) < engine.prior.minimum:
         raise InputError(f"photo: its shorter side is {min(height, width)} px; the prior needs at least {engine.prior.minimum}")
+    if min(height, width) < task.multiple:
+        side = min(height, width)
+        raise InputError(f"photo: its shorter side is {side} px; {task.degradation} needs at least {task.multiple}")
     require_memory(height, width, task, engine, whole=True)
     image = image.to(engine.device)
     padded = F.pad(image, (0, -width % task.multiple, 0, -height % task.multiple), mode="reflect")
@@ -249,8 +256,9 @@ def degraded(image: Tensor, task: Task, engine: Engine, source: Mapping[str, Any
 def remember(case: Case, path: Path) -> None:
     """Writes what :func:`recalled` needs."""
     operator, window = case.problem.operator, {"height": str(case.window[0]), "width": str(case.window[1])}
-    masked = isinstance(operator, Mask) and not bool(operator.measured.all())
-    tensors = {"mask": operator.measured} if masked else {}
+    drawn = operator.kernel if isinstance(operator, Convolution) else operator.measured
+    kind = split(case.task.degradation)[0]
+    tensors = {DRAWN[kind]: drawn} if kind in DRAWN else {}
     save_measurement(path, case.problem.y, str(case.task), case.task.sigma, case.seed, operator.image_shape, tensors, window)
 
 
@@ -271,21 +279,38 @@ def recalled(path: Path, engine: Engine) -> Case:
 
 def _problem(saved: Measurement, task: Task, device: torch.device) -> Problem:
     y = saved.y.float().to(device)
-    bound = 2 + 8 * 2 * saved.sigma  # bicubic weights overshoot by less than 2; 8 standard deviations of noise
+    operator = _operator(saved, task, y)
+    bound = operator.reach + 8 * 2 * saved.sigma  # 8 standard deviations of noise
     if float(y.abs().max()) > bound:
         largest = float(y.abs().max())
         raise InputError(f"y has values up to {largest:.4g}, beyond {bound:.4g}; give it for images in [-1, 1]")
-    operator = task.operator(saved.shape, y, saved.seed)
-    if "mask" in saved.tensors:
-        operator = inpainting(_mask(saved.tensors["mask"], task, saved.shape), saved.shape, y)
     return Problem(y, operator, torch.full((1,), 2.0 * saved.sigma, dtype=torch.float64))
 
 
-def _mask(mask: Tensor, task: Task, shape: tuple[int, int, int]) -> Tensor:
+def _operator(saved: Measurement, task: Task, like: Tensor) -> Operator:
+    """The task's operator, with the mask, the kernel or the slots that were saved beside y."""
+    kind = split(task.degradation)[0]
+    for name in saved.tensors.keys() & set(DRAWN.values()):
+        tensor = saved.tensors[name]
+        fits = _fits_kernel(tensor) if name == "kernel" else _fits_mask(tensor, saved.shape)
+        if name != DRAWN.get(kind) or not fits:
+            raise InputError(f"{name} of shape {tuple(tensor.shape)} does not fit {task} on an image of shape {saved.shape}")
+        if name == "kernel":
+            return convolution(tensor, saved.shape, like)
+        return hadamard(tensor, saved.shape, like) if name == "slots" else inpainting(tensor, saved.shape, like)
+    return task.operator(saved.shape, like, saved.seed)
+
+
+def _fits_mask(mask: Tensor, shape: tuple[int, int, int]) -> bool:
+    """One row, one channel or all, and something measured."""
     fits = mask.ndim == 4 and mask.shape[0] == 1 and mask.shape[1] in (1, shape[0]) and mask.shape[2:] == shape[1:]
-    if split(task.degradation)[0] != "inpaint" or not fits or not mask.bool().any():
-        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit {task} on an image of shape {shape}")
-    return mask
+    return fits and bool(mask.bool().any())
+
+
+def _fits_kernel(kernel: Tensor) -> bool:
+    """One square kernel with a middle, whose absolute values sum to 1 at most: the reach of a blur."""
+    fits = kernel.ndim == 3 and kernel.shape[0] == 1 and kernel.shape[1] == kernel.shape[2] and kernel.shape[1] % 2 == 1
+    return fits and kernel.is_floating_point() and 0 < float(kernel.abs().sum()) <= 1 + 1e-3
 
 
 def _window(saved: Measurement, task: Task) -> tuple[int, int]:
@@ -334,17 +359,13 @@ def run(case: Case, engine: Engine, on_state: Callable[[State], None] | None = N
         if on_state is not None:
             on_state(state)
 
-    result = restore(
-        case.problem,
-        engine.prior,
-        sampler,
-        grid=config.steps,
-        noise=noise_for(1, config.seed),
-        on_state=watch,
-        **config.plugins,
-    )
-    if not torch.isfinite(result.image).all():
-        raise InputError(f"restoration: not finite; the prior {engine.prior.name!r} does not suit this task")
+    options = {"grid": config.steps, "noise": noise_for(1, config.seed), **config.plugins}
+    try:
+        result = restore(case.problem, engine.prior, sampler, on_state=watch, **options)
+    except Diverged as error:
+        raise InputError(
+            f"restoration: not finite; the prior {engine.prior.name!r} does not suit this task ({error})"
+        ) from None
     deviation = case.crop(seen["cov"])[0].float().mean(0).clamp(min=0).sqrt() / 2
     baseline = case.crop(case.problem.operator.pinv(case.problem.y))
     residual = case.problem.residual(result.image).item()
@@ -454,6 +475,7 @@ def describe(outcome: Outcome, engine: Engine, high: float) -> dict[str, Any]:
         "times": list(result.times[0]),
         "config": asdict(config) | {"prior": engine.prior.name},
         "plugins": plugin_names(outcome, config),
+        "operator": repr(case.problem.operator),
         "units": "psnr in dB; residuals for images in [-1, 1]; uncertainty for images in [0, 1]",
         "versions": versions(),
         "machine": machine(engine.device),
@@ -494,7 +516,17 @@ DEGRADATION_NAMES = {
     "sr": "{}x super-resolution",
     "pool": "{}x average pooling",
     "gaussian": "Gaussian blur",
+    "gaussian-wide": "Wide Gaussian blur",
+    "gaussian-reflect": "Wide Gaussian blur, mirrored borders",
+    "gaussian-zero": "Gaussian blur, dark borders",
+    "gaussian-short": "Gaussian blur of four taps, dark borders",
+    "sr-circular": "{}x super-resolution, periodic borders",
+    "uniform": "Uniform blur",
+    "anisotropic": "Anisotropic blur",
+    "motion": "Motion blur",
     "inpaint": "{} % of the pixels lost",
+    "cs": "Compressed sensing, {} % of the Walsh-Hadamard coefficients",
+    "blockcs": "Compressed sensing of patches, {} % measured",
     "denoise": "Denoising",
     "color": "Colour lost",
 }

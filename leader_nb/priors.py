@@ -53,7 +53,8 @@ class Meter:
 class Prior:
     """`predict(x_t, t, schedule)` on a schedule. Calling it gives a :class:`Belief` and costs one NFE per image.
 
-    `minimum` is the least image side, in pixels, that the network can take.
+    `minimum` is the least image side, in pixels, that the network can take. Where `predict` differs from image to image,
+    `part(index)` is the prior of some of them.
     """
 
     predict: Callable[[Tensor, Tensor, Schedule], Prediction]
@@ -61,6 +62,7 @@ class Prior:
     meter: Meter | None = None
     minimum: int = 1
     name: str = "prior"
+    part: Callable[[Tensor], Prior] | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor, gradient: bool = False) -> Belief:
         """The belief about x0 given x_t (B, C, H, W) at raw times t (B,); with `gradient`, its vjp needs no second call."""
@@ -71,8 +73,13 @@ class Prior:
             said = self.predict(leaf, t, self.schedule)
             abar = self.schedule.abar(t, x_t)
             eps, x0 = complete(said, leaf, abar)
-        graph = (leaf, x0) if gradient else None
-        return Belief(self, x_t, t, abar, eps.detach(), x0.detach(), said.variance, graph)
+        if gradient and not x0.requires_grad:
+            raise InputError(
+                f"prior: {self.name!r} answers without a gradient, which DPS and SITCOM need; let its predict run under"
+                " autograd, or take a host that does without, such as DDNM+, DDRM or DiffPIR"
+            )
+        variance = None if said.variance is None else said.variance.detach()
+        return Belief(self, x_t, t, abar, eps.detach(), x0.detach(), variance, (leaf, x0) if gradient else None)
 
     @staticmethod
     def from_diffusers(path_or_id: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
@@ -102,12 +109,18 @@ class Prior:
         """The same prior, counting its calls on `meter`."""
         return replace(self, meter=meter)
 
+    def rows(self, index: Tensor) -> Prior:
+        """The prior of some images of the batch, counting their calls only."""
+        if self.part is not None:
+            return self.part(index)
+        return replace(self, meter=self.meter.rows(index)) if self.meter else self
+
 
 def complete(said: Prediction, x_t: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
-    """(eps, x0) from whichever the network gave, in the dtype of x_t."""
+    """(eps, x0) from whichever the network gave (both are taken as they are), in the dtype of x_t."""
     if said.x0 is not None:
         x0 = said.x0.to(x_t.dtype)
-        return predicted_noise(x_t, x0, abar), x0
+        return predicted_noise(x_t, x0, abar) if said.eps is None else said.eps.to(x_t.dtype), x0
     if said.eps is None:
         raise InputError("predict: it returned neither eps nor x0; set one of them in its Prediction")
     eps = said.eps.to(x_t.dtype)
@@ -119,6 +132,7 @@ class Belief:
     """What the prior believes about x0 given x_t.
 
     x_t, eps, x0  (B, C, H, W);  t (B,) raw times;  abar (B, 1, 1, 1);  x0 = E[x0 | x_t]
+    `graph` is (leaf, x0) as the prior gave it; `modulate` is what the loop has done to x0 since, if anything.
     """
 
     prior: Prior
@@ -129,6 +143,7 @@ class Belief:
     x0: Tensor
     variance: Tensor | None = None
     graph: tuple[Tensor, Tensor] | None = None
+    modulate: Callable[[Belief], Belief] | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -148,14 +163,27 @@ class Belief:
         """The belief at another x (and time): one more NFE."""
         return self.prior(x, self.t if t is None else t, gradient)
 
-    def vjp(self, v: Tensor) -> Tensor:
-        """(d x0 / d x_t)^T v, (B, C, H, W): one backward pass, and one NFE unless the belief kept its graph."""
+    def vjp(self, v: Tensor, index: Tensor | None = None) -> Tensor:
+        """(d x0 / d x_t)^T v, (B, C, H, W): one backward pass, and one NFE unless the belief kept its graph.
+
+        x0 is the prior's own, before any modulation. With `index`, only these images are charged (the others' rows are void).
+        """
         belief = self if self.graph is not None else self.evaluate(self.x_t, gradient=True)
         assert belief.graph is not None
-        if self.prior.meter is not None:
-            self.prior.meter.count(backward=1)
+        meter = self.prior.meter if index is None else self.prior.rows(index).meter
+        if meter is not None:
+            meter.count(backward=1)
         leaf, x0 = belief.graph
         return torch.autograd.grad(x0, leaf, v, retain_graph=True)[0]
+
+    @property
+    def unmodulated(self) -> Tensor:
+        """x0 as the prior gave it; where the belief was modulated it needs its graph, so ask for the gradient."""
+        return self.x0 if self.graph is None else self.graph[1].detach()
+
+    def improved(self, x0: Tensor) -> Tensor:
+        """A host's own x0, found by more calls of the prior, modulated as the loop modulates the prior's."""
+        return x0 if self.modulate is None else self.modulate(replace(self, x0=x0)).x0
 
 
 def network_prior(denoiser: Denoiser, schedule: Schedule | None = None, name: str = "network") -> Prior:

@@ -44,6 +44,17 @@ class Problem:
         """The problems of some images of the batch."""
         return replace(self, y=self.y[index], operator=self.operator.rows(index), sigma_y=self.sigma_y[index])
 
+    def fits(self, other: Problem) -> bool:
+        """Whether images of the two can share a batch."""
+        alike = self.y.dtype == other.y.dtype and self.y.device == other.y.device
+        return alike and self.operator.fits(other.operator)
+
+    def joined(self, other: Problem) -> Problem:
+        """The images of both, in order, which must fit."""
+        operator = self.operator.joined(other.operator, (len(self), len(other)))
+        y, sigma_y = torch.cat([self.y, other.y]), torch.cat([self.sigma_y, other.sigma_y])
+        return replace(self, y=y, operator=operator, sigma_y=sigma_y)
+
     def residual(self, x: Tensor) -> Tensor:
         """Root mean square of A x - y over the measured slots, (B,), in [-1, 1] units."""
         return self.operator.measured_rms(self.operator(x) - self.y)

@@ -5,6 +5,7 @@ Raw training times are t = 0..999; t = -1 is the clean image, with abar(-1) = 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -68,11 +69,39 @@ def _table(schedule: Schedule, device: str) -> Tensor:
 
 def uniform_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
     """`steps` raw times from 990 (from T - 1 if that is higher) down to 0: T = 100 gives 990, 980, ..., 0."""
+    length = _length(steps, schedule)
+    top = max(990 * length // 1000, steps - 1)
+    return tuple(int(v) for v in torch.linspace(top, 0, steps, dtype=torch.float64).round().tolist())
+
+
+def _length(steps: int, schedule: Schedule | None) -> int:
+    """How many times the schedule has; refuses more steps than that."""
     length = (schedule or Schedule()).length
     if not 1 <= steps <= length:
         raise InputError(f"steps: got {steps}; give a whole number from 1 to {length}")
-    top = max(990 * length // 1000, steps - 1)
-    return tuple(int(v) for v in torch.linspace(top, 0, steps, dtype=torch.float64).round().tolist())
+    return length
+
+
+def fractional_grid(steps: int) -> tuple[int, ...]:
+    """`steps` raw times from 999 down to 0, evenly spaced and rounded: T = 100 gives 999, 989, 979, 969, ..., 10, 0."""
+    top = max(1, _length(steps, None) - 1)
+    return tuple(round(top - i * top / max(1, steps - 1)) for i in range(steps))
+
+
+def quadratic_grid(steps: int) -> tuple[int, ...]:
+    """`steps` raw times 999 - 1000 sqrt(i / (T - 1)), dense at the clean end: T = 100 gives 999, 899, 857, ..., 10, 5, 0.
+
+    Never twice the same: for T > 250 the rounded times are spread so that they fall at every step.
+    """
+    length = _length(steps, None)
+    roots = (math.isqrt(i * length**2 // max(1, steps - 1)) for i in range(steps))
+    return tuple(max(steps - 1 - i, length - 1 - root) for i, root in enumerate(roots))
+
+
+def strided_grid(steps: int) -> tuple[int, ...]:
+    """`steps` raw times i 1000 / T from the last: T = 20 gives 950, 900, ..., 50, 0."""
+    length = _length(steps, None)
+    return tuple(i * length // steps for i in reversed(range(steps)))
 
 
 def check_grid(grid: int | tuple[int, ...], schedule: Schedule) -> tuple[int, ...]:

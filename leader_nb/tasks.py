@@ -13,24 +13,60 @@ from leader_nb.errors import InputError, unknown
 from leader_nb.noise import Noise, keyed_normal, noise_for
 from leader_nb.operators import (
     Operator,
+    anisotropic_kernel,
     average_pool,
     bicubic,
+    block_projection,
+    blur,
+    circular_bicubic,
     convolution,
     denoising,
     gaussian_kernel,
     grey,
+    hadamard,
     inpainting,
+    motion_kernel,
+    random_slots,
+    uniform_kernel,
+    wide_gaussian_line,
 )
+from leader_nb.operators.convolution import gaussian_line
+from leader_nb.operators.hadamard import BLOCK, power_above, power_below
+from leader_nb.operators.motion import COUNT, drawn_number
 from leader_nb.problem import Problem, measure
 
 Shape = tuple[int, int, int]
-DEGRADATIONS: tuple[str, ...] = ("sr4", "gaussian", "inpaint70", "denoise", "color", "pool4")
-TASKS: tuple[str, ...] = ("sr4@0", "sr4@0.05", "gaussian@0.05", "inpaint70@0", "denoise@0.1", "color@0", "pool4@0.05")
+DEGRADATIONS: tuple[str, ...] = ("sr4", "gaussian", "motion", "inpaint70", "cs25", "denoise", "color", "pool4")
+VARIANTS: tuple[str, ...] = (  # what other codes call Gaussian blur and so on, and rarer degradations
+    "gaussian-wide",  # std 3 on 256 pixels, circular (DiffPIR)
+    "gaussian-reflect",  # the same, borders mirrored (DPS)
+    "gaussian-zero",  # 5 taps, zeros outside, s of either axis below 0.03 dropped (DDPG by SVD)
+    "gaussian-short",  # the same without its last tap (DDRM, DDNM); their mixed-up channels are not copied
+    "sr-circular4",  # bicubic with periodic borders (DDPG by FFT)
+    "uniform",
+    "anisotropic",
+    "blockcs25",
+)
+TASKS: tuple[str, ...] = (
+    "sr4@0",
+    "sr4@0.05",
+    "gaussian@0.05",
+    "motion@0.05",
+    "inpaint70@0",
+    "cs25@0.05",
+    "denoise@0.1",
+    "color@0",
+    "pool4@0.05",
+)
 
 
 @dataclass(frozen=True)
 class Task:
-    """`degradation` is one of DEGRADATIONS (srN, poolN and inpaintP take other numbers too); `sigma` for [0, 1] images."""
+    """`degradation`: one of DEGRADATIONS or VARIANTS, or with another number (see LIMITS); `sigma` for [0, 1] images.
+
+    `motion` gives each image a camera path keyed by (seed, id), `motion3` gives all of them the third; paths and the wide
+    Gaussians scale with the shorter side of the image, short kernels do not.
+    """
 
     degradation: str
     sigma: float
@@ -42,15 +78,26 @@ class Task:
     def multiple(self) -> int:
         """What the sides of an image must be a multiple of."""
         kind, number = split(self.degradation)
-        return number if kind in {"sr", "pool"} else 1
+        return {"sr": number, "sr-circular": number, "pool": number, "blockcs": BLOCK}.get(kind, 1)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the operator holds matrices as large as the square of a side."""
+        return split(self.degradation)[0] in {"sr", "sr-circular", "pool", *BORDERED}
+
+    def sides_near(self, side: int) -> tuple[int, int]:
+        """The largest side up to `side`, and the smallest from it on, that the operator can take: equal where it can."""
+        if split(self.degradation)[0] == "cs":
+            return power_below(side), power_above(side)
+        return side // self.multiple * self.multiple, -(-side // self.multiple) * self.multiple
 
     def operator(self, shape: Shape, like: Tensor, seed: int = 0, ids: Sequence[int] = (0,)) -> Operator:
-        """The operator on (C, H, W) images in the dtype of `like`; masks are drawn per image from (seed, id)."""
+        """The operator on (C, H, W) images in the dtype of `like`; masks, slots and paths are those of (seed, id)."""
         kind, number = split(self.degradation)
         return BUILDERS[kind](shape, number, like, seed, tuple(ids))
 
     def measure(self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None) -> Problem:
-        """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask and the noise of (seed, ids[i])."""
+        """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask (or the like) and the noise of (seed, ids[i])."""
         noise = noise or noise_for(len(x), seed, ids)
         channels, height, width = x.shape[1:]
         return measure(self.operator((channels, height, width), x, seed, noise.ids), x, self.sigma, noise)
@@ -70,13 +117,14 @@ def parse_task(text: str) -> Task:
 
 
 def split(name: str) -> tuple[str, int]:
-    """`inpaint70` -> ("inpaint", 70), refusing what no builder knows and numbers that make no sense."""
-    match = re.fullmatch(r"([a-z]+)(\d*)", name)
+    """`inpaint70` -> ("inpaint", 70), refusing what no builder knows and numbers that make no sense; 0 where there is none."""
+    match = re.fullmatch(r"([a-z]+(?:-[a-z]+)*)(\d*)", name)
     kind = match[1] if match else name
-    if kind not in BUILDERS or (kind in LIMITS) != bool(match and match[2]):
-        raise unknown("task", name, DEGRADATIONS)
+    numbered = bool(match and match[2])
+    if kind not in BUILDERS or (numbered if kind not in LIMITS else not numbered and kind != "motion"):
+        raise unknown("task", name, (*DEGRADATIONS, *VARIANTS))
     number = int(match[2]) if match and match[2] else 0
-    if kind in LIMITS and not LIMITS[kind][0] <= number <= LIMITS[kind][1]:
+    if numbered and not LIMITS[kind][0] <= number <= LIMITS[kind][1]:
         low, high = LIMITS[kind]
         raise InputError(f"task: {name!r} is out of range; give {kind}{low} to {kind}{high}")
     return kind, number
@@ -92,12 +140,50 @@ def random_mask(shape: Shape, percent: int, like: Tensor, seed: int, ids: Sequen
     return inpainting(keep.view(len(ids), 1, *shape[1:]), shape, like)
 
 
-LIMITS: dict[str, tuple[int, int]] = {"sr": (2, 8), "pool": (2, 8), "inpaint": (1, 99)}
+def motion_blur(shape: Shape, number: int, like: Tensor, seed: int, ids: Sequence[int]) -> Operator:
+    """Blur along camera path `number`, or with 0 along one of each image's own, keyed by (seed, id)."""
+    chosen = [number] if number else [drawn_number(seed, image) for image in ids]
+    return convolution(torch.stack([motion_kernel(n, shape) for n in chosen]), shape, like)
+
+
+def wide_gaussian(shape: Shape, like: Tensor, border: str = "circular") -> Operator:
+    """Gaussian blur of std 3 pixels on 256."""
+    line = wide_gaussian_line(min(shape[1:]))
+    if border == "circular":
+        return convolution(torch.outer(line, line), shape, like)
+    return blur(line, shape, like, border)
+
+
+def dark_gaussian(taps: int, shape: Shape, like: Tensor) -> Operator:
+    """The first `taps` of the paper's five, with zeros outside the image, as released codes have it for their SVD."""
+    return blur(gaussian_line(5, 10.0)[:taps], shape, like, "zero", first=-2, floor=0.03)
+
+
+BORDERED = ("gaussian-reflect", "gaussian-zero", "gaussian-short")
+LIMITS: dict[str, tuple[int, int]] = {
+    "sr": (2, 8),
+    "sr-circular": (2, 8),
+    "pool": (2, 8),
+    "inpaint": (1, 99),
+    "cs": (1, 99),
+    "blockcs": (1, 99),
+    "motion": (1, COUNT),
+}
 BUILDERS: dict[str, Callable[[Shape, int, Tensor, int, Sequence[int]], Operator]] = {
     "sr": lambda shape, n, like, seed, ids: bicubic(shape, n, like),
+    "sr-circular": lambda shape, n, like, seed, ids: circular_bicubic(shape, n, like),
     "pool": lambda shape, n, like, seed, ids: average_pool(shape, n, like),
     "gaussian": lambda shape, n, like, seed, ids: convolution(gaussian_kernel(), shape, like),
+    "gaussian-wide": lambda shape, n, like, seed, ids: wide_gaussian(shape, like),
+    "gaussian-reflect": lambda shape, n, like, seed, ids: wide_gaussian(shape, like, "reflect"),
+    "gaussian-zero": lambda shape, n, like, seed, ids: dark_gaussian(5, shape, like),
+    "gaussian-short": lambda shape, n, like, seed, ids: dark_gaussian(4, shape, like),
+    "uniform": lambda shape, n, like, seed, ids: convolution(uniform_kernel(), shape, like),
+    "anisotropic": lambda shape, n, like, seed, ids: convolution(anisotropic_kernel(), shape, like),
+    "motion": motion_blur,
     "inpaint": lambda shape, n, like, seed, ids: random_mask(shape, n, like, seed, ids),
+    "cs": lambda shape, n, like, seed, ids: hadamard(random_slots(shape, n, seed, ids), shape, like),
+    "blockcs": lambda shape, n, like, seed, ids: block_projection(shape, n, like, seed),
     "denoise": lambda shape, n, like, seed, ids: denoising(shape, like),
     "color": lambda shape, n, like, seed, ids: grey(shape, like),
 }

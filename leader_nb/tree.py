@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 Tree = dict[str, Tensor]
@@ -10,6 +11,15 @@ Tree = dict[str, Tensor]
 def rows(tree: Tree, index: Tensor) -> Tree:
     """The state of some images of the batch."""
     return {name: value[index.to(value.device)] for name, value in tree.items()}
+
+
+def joined(first: Tree, second: Tree, counts: tuple[int, int]) -> Tree:
+    """`counts[0]` rows of the first, then `counts[1]` of the second. What one of them lacks is zero there: not `valid`."""
+    merged = {}
+    for name, known in {**second, **first}.items():
+        blank = (known.new_zeros((count, *known.shape[1:])) for count in counts)
+        merged[name] = torch.cat([tree.get(name, zeros) for tree, zeros in zip((first, second), blank, strict=True)])
+    return merged
 
 
 def put(tree: Tree, index: Tensor, part: Tree) -> Tree:

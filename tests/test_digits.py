@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,19 @@ import torch
 from torch import Tensor
 
 from laws import belief_at, close, normal, same
-from leader_nb import DDNM, GaussianMixture, Prediction, Prior, cli, image_mixture, load_prior, noise_for, parse_task, restore, train
+from leader_nb import (
+    DDNM,
+    GaussianMixture,
+    Prediction,
+    Prior,
+    cli,
+    image_mixture,
+    load_prior,
+    noise_for,
+    parse_task,
+    restore,
+    train,
+)
 from leader_nb import digits as digits_module
 from leader_nb.digits import SPLITS, Digits, digits
 from leader_nb.equations import ddim
@@ -125,7 +138,10 @@ def test_noise_of_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"crop": 33}, "crop: fewer than 2 images"), ({"network": UNetConfig()}, "network: it takes 3 channels, these images have 1")],
+    [
+        ({"crop": 33}, "crop: fewer than 2 images"),
+        ({"network": UNetConfig()}, "network: it takes 3 channels, these images have 1"),
+    ],
 )
 def test_training_refuses_what_digits_cannot_give(few: Tensor, changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
@@ -196,7 +212,7 @@ def test_it_denoises_at_every_level_of_the_schedule(prior: Prior, held_out: Tens
         errors.append((x0 - held_out).square().mean().sqrt().item())
         assert abs((x0 - held_out).mean()) < 0.03, f"bias at {sigma}"
     average = (held_out - digits("train").images.mean(0)).square().mean().sqrt().item()
-    assert all(b > a for a, b in zip(errors[:8], errors[1:8], strict=False)), errors
+    assert all(b > a for a, b in pairwise(errors[:8])), errors
     assert max(errors) < 1.03 * average, errors
     assert errors[0] < 0.01 and errors[3] < 0.1 and errors[4] < 0.19, errors
 
@@ -219,7 +235,7 @@ def dream(prior: Prior, count: int, steps: int = 50) -> Tensor:
     """Unconditional samples, DDIM with a share 0.85 of fresh noise."""
     like, noise = torch.zeros(count, 1, 32, 32), noise_for(count, 0)
     x, grid = noise("x_T", like), [*uniform_grid(steps), -1]
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         belief, times = prior(x, torch.full((count,), t)), torch.full((count,), s)
         z = noise.at(times, torch.zeros(count, dtype=torch.long))("step", x)
         x, _ = ddim(belief.x0, belief.eps, z, prior.schedule.abar(times, x), 0.85)
@@ -289,7 +305,9 @@ def test_it_is_the_jacobian_of_a_network(network: Prior) -> None:
     x, t = normal(1, 3, 8, 8), torch.tensor([300])
     out = exact_covariance(network, x, t, full=True, chunk=50)
     sigma, abar = network.schedule.sigma(t, x), network.schedule.abar(t, x)
-    jacobian = torch.autograd.functional.jacobian(lambda v: network.predict(v * abar.sqrt(), t, network.schedule).x0, x / abar.sqrt())
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: network.predict(v * abar.sqrt(), t, network.schedule).x0, x / abar.sqrt()
+    )
     assert out.full is not None and out.diagonal.shape == x.shape
     close(out.full[0], sigma.item() ** 2 * jacobian.view(192, 192), "Jacobian")
     assert out.asymmetry.item() > 1e-3, "a network with random weights is no posterior mean"

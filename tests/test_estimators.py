@@ -153,13 +153,13 @@ def test_e3_is_exact_with_the_exact_head(mixture: GaussianMixture, samples: Tens
 
 
 def test_a_head_learns_a_gaussian() -> None:
-    """On N(0, 0.09 I) the head's map is sigma^2 l / (sigma^2 + l) within 8 % at its levels, 20 % between and beyond."""
+    """On N(0, 0.09 I) the head's map is sigma^2 l / (sigma^2 + l) within 15 % at its levels, 25 % between and beyond."""
     mixture = white(0.09)
     head = SecondMoment(fit_head(mixture.prior(), mixture.sample(400, generator(0)), (60, 150, 300)))
     for t in (50, 60, 100, 150, 300):
         belief = belief_at(mixture.prior(), mixture.sample(2, generator(1)), t)
         ratio = head.update(belief, None, {})[0] / exact_map(mixture, belief)
-        assert (ratio - 1).abs().max() < (0.08 if t in (60, 150, 300) else 0.2), f"t = {t}: {ratio.min()} {ratio.max()}"
+        assert (ratio - 1).abs().max() < (0.15 if t in (60, 150, 300) else 0.25), f"t = {t}: {ratio.min()} {ratio.max()}"
 
 
 def test_a_broken_head_is_not_believed(exact: Prior, samples: Tensor) -> None:

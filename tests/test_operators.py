@@ -23,7 +23,8 @@ from leader_nb.tasks import DEGRADATIONS, TASKS, Task, parse_task
 
 LIKE = normal(0)
 SIZES = [(3, 8, 8), (3, 16, 8), (3, 8, 24)]
-NAMES = sorted({*DEGRADATIONS, *(parse_task(t).degradation for t in TASKS), "sr2", "pool2", "inpaint30"})
+EVERYWHERE = {*DEGRADATIONS, *(parse_task(t).degradation for t in TASKS)} - {"cs25"}  # wants powers of two: tested elsewhere
+NAMES = sorted({*EVERYWHERE, "sr2", "pool2", "inpaint30"})
 KERNELS = torch.stack([torch.rand(5, 5, generator=torch.Generator().manual_seed(i)) for i in range(3)])
 EXTRA = {
     "box3": lambda shape: convolution(torch.ones(3, 3) / 9, shape, LIKE),  # exact zeros in its spectrum on 3 n pixels

@@ -5,29 +5,32 @@ An author writes U, Ut, V, Vt and the spectrum; everything a sampler uses is der
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-RANK_TOLERANCE = 1e-5  # singular values below this share of the largest are set to zero, in A itself
+RANK_TOLERANCE = 1e-5  # the default of `tolerance`
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Operator(ABC):
     """A linear degradation of images (B, C, H, W).
 
-    s         (1 or B, 1 or C, H, W), real, >= 0: singular values; zero on the null space
-    measured  the same shape, bool: slots that a measurement has (noise and residuals live only there)
-    V, Vt     orthogonal (unitary for convolutions): spectral image <-> image
-    U, Ut     spectral image <-> measurement; U Ut = identity on measurements, zero outside `measured`
+    s          (1 or B, 1 or C, H, W), real, >= 0: singular values; zero on the null space
+    measured   the same shape, bool: slots that a measurement has (noise and residuals live only there)
+    tolerance  singular values below this share of the largest were set to zero, in A itself; 0 where none had to be
+    V, Vt      orthogonal (unitary for convolutions): spectral image <-> image
+    U, Ut      spectral image <-> measurement; U Ut = identity on measurements, zero outside `measured`
     """
 
     s: Tensor
     measured: Tensor
     image_shape: tuple[int, int, int]
+    tolerance: float = field(default=0.0, kw_only=True)
     batched: ClassVar[tuple[str, ...]] = ("s", "measured")
 
     @abstractmethod
@@ -46,6 +49,15 @@ class Operator(ABC):
     def measurement_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of y."""
         return self.image_shape
+
+    @property
+    def reach(self) -> float:
+        """A bound of |A x| for |x| <= 1: 2 is more than blurs, masks and the overshoot of bicubic weights come to."""
+        return 2.0
+
+    def preview(self, y: Tensor) -> Tensor:
+        """A measurement as a picture; y itself wherever it looks like one."""
+        return y
 
     def __call__(self, x: Tensor) -> Tensor:
         """A x."""
@@ -87,12 +99,51 @@ class Operator(ABC):
         fields = {name: getattr(self, name) for name in self.batched}
         return replace(self, **{name: f if len(f) == 1 else f[index.to(f.device)] for name, f in fields.items()})
 
+    def fits(self, other: Operator) -> bool:
+        """Whether images of the two can share a batch: what does not belong to one image must be equal."""
+        if type(self) is not type(other):
+            return False
+        return all(_alike(getattr(self, f.name), getattr(other, f.name), f.name in self.batched) for f in fields(self))
+
+    def joined(self, other: Self, counts: tuple[int, int]) -> Self:
+        """The operator of `counts[0]` images of this one, followed by `counts[1]` of `other`, which must fit."""
+        merged = {name: _stacked((getattr(self, name), getattr(other, name)), counts) for name in self.batched}
+        return replace(self, **merged)  # type: ignore[arg-type]
+
     @property
     def rank(self) -> int:
         """Number of non-zero singular values of the first image's operator, of prod(image_shape)."""
         return int((self.s[0] > 0).expand(self.image_shape).sum())
 
+    @property
+    def cutoff(self) -> str:
+        """How the rank was decided, in words."""
+        return f"s below {self.tolerance:g} of the largest set to 0" if self.tolerance else "s known exactly"
+
+    def __repr__(self) -> str:
+        """Shapes, rank, range of s and the rank tolerance, of the first image's operator."""
+        kept, size = self.s[0][self.s[0] > 0], math.prod(self.image_shape)
+        spread = f"s from {kept.min():.2g} to {kept.max():.2g}" if len(kept) else "A = 0"
+        shapes = f"{self.image_shape} -> {self.measurement_shape}"
+        return f"{type(self).__name__}: {shapes}, rank {self.rank} of {size}, {spread} ({self.cutoff})"
+
 
 def truncate(s: Tensor, tolerance: float = RANK_TOLERANCE) -> Tensor:
     """The spectrum with values below tolerance * max(s), of the same image, set to zero."""
     return torch.where(s > tolerance * s.amax(dim=(1, 2, 3), keepdim=True), s, torch.zeros_like(s))
+
+
+def _alike(a: object, b: object, per_image: bool) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return bool(a == b)
+    if a.dtype != b.dtype or a.device != b.device:
+        return False
+    return a.shape[1:] == b.shape[1:] if per_image else a is b or torch.equal(a, b)
+
+
+def _stacked(pair: tuple[Tensor, Tensor], counts: tuple[int, int]) -> Tensor:
+    """Rows of both, in order; one row goes on serving every image where both have the same."""
+    a, b = pair
+    if len(a) == len(b) == 1 and (a is b or torch.equal(a, b)):
+        return a
+    return torch.cat([f.expand(count, *f.shape[1:]) for f, count in zip(pair, counts, strict=True)])

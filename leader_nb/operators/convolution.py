@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.operators.base import Operator, truncate
+from leader_nb.operators.base import RANK_TOLERANCE, Operator, truncate
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convolution(Operator):
     """y = k * x, periodic. The full fft2 keeps every slot; real images have Hermitian spectra, so results are real."""
 
     phase: Tensor  # (1 or B, 1, H, W) complex, modulus 1
-    batched: ClassVar[tuple[str, ...]] = ("s", "measured", "phase")
+    kernel: Tensor  # (1 or B, q, q) float64, as it was given
+    batched: ClassVar[tuple[str, ...]] = ("s", "measured", "phase", "kernel")
 
     def V(self, c: Tensor) -> Tensor:
         return torch.fft.ifft2(c, norm="ortho").real
@@ -31,8 +32,11 @@ class Convolution(Operator):
         return self.phase.conj() * torch.fft.fft2(y, norm="ortho")
 
 
-def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor) -> Convolution:
-    """Circular convolution with `kernel` (q, q) or one per image (B, q, q), q odd, centred."""
+def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor, tolerance: float = RANK_TOLERANCE) -> Convolution:
+    """Circular convolution with `kernel` (q, q) or one per image (B, q, q), q odd, centred.
+
+    Frequencies where |k| is below `tolerance` times its maximum are taken out of A: they count as its null space.
+    """
     kernel = kernel.double().reshape(-1, *kernel.shape[-2:])
     padded = torch.zeros(len(kernel), *shape[1:], dtype=torch.float64)
     half = kernel.shape[-1] // 2
@@ -41,15 +45,38 @@ def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor) -> Co
             padded[:, (i - half) % shape[1], (j - half) % shape[2]] += kernel[:, i, j]
     spectrum = torch.fft.fft2(padded)[:, None]
     modulus = spectrum.abs()
-    s = truncate(modulus)
+    s = truncate(modulus, tolerance)
     phase = torch.where(s > 0, spectrum / modulus.clamp(min=1e-300), torch.ones_like(spectrum))  # lost: any will do
     complex_dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
     s = s.to(like.device, like.dtype)
-    return Convolution(s, torch.ones_like(s, dtype=torch.bool), shape, phase.to(like.device, complex_dtype))
+    phase, kernel, everywhere = phase.to(like.device, complex_dtype), kernel.to(like.device), torch.ones_like(s).bool()
+    return Convolution(s, everywhere, shape, phase, kernel, tolerance=tolerance)
 
 
 def gaussian_kernel(taps: int = 5, std: float = 10.0) -> Tensor:
     """(taps, taps) float64, sums to 1: the paper's Gaussian blur, which at 5 taps and std 10 is nearly a box."""
+    line = gaussian_line(taps, std)
+    return torch.outer(line, line)
+
+
+def gaussian_line(taps: int, std: float) -> Tensor:
+    """(taps,) float64, sums to 1: a Gaussian at whole offsets, taps odd; std in pixels."""
     x = torch.arange(taps, dtype=torch.float64) - taps // 2
     line = torch.exp(-(x**2) / (2 * std**2))
-    return torch.outer(line, line) / line.sum() ** 2
+    return line / line.sum()
+
+
+def wide_gaussian_line(side: int) -> Tensor:
+    """The Gaussian of std 3 pixels on a 256 pixel image, cut at 4 std (25 taps), scaled to an image of `side` pixels."""
+    std = 3.0 * side / 256
+    return gaussian_line(2 * int(4 * std + 0.5) + 1, std)
+
+
+def uniform_kernel(taps: int = 9) -> Tensor:
+    """(taps, taps) float64: the mean of a square."""
+    return torch.full((taps, taps), 1.0 / taps**2, dtype=torch.float64)
+
+
+def anisotropic_kernel() -> Tensor:
+    """(9, 9) float64: a Gaussian of std 1 down and std 20 (nearly a box) across."""
+    return torch.outer(gaussian_line(9, 1.0), gaussian_line(9, 20.0))

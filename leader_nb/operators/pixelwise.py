@@ -10,7 +10,7 @@ from torch import Tensor
 from leader_nb.operators.base import Operator
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask(Operator):
     """Keep the pixels where `s` is 1 and lose the others: U = V = I. A mask of ones is plain denoising."""
 
@@ -27,7 +27,7 @@ class Mask(Operator):
         return y
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grey(Operator):
     """y = (r + g + b) / 3: a rotation of the colour axes, of which only the grey one (s = 1 / sqrt 3) is kept."""
 

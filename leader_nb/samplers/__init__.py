@@ -8,8 +8,12 @@ from leader_nb.samplers.ddnm import DDNM
 from leader_nb.samplers.ddnm_plus import DDNMPlus
 from leader_nb.samplers.ddpg import DDPG
 from leader_nb.samplers.ddrm import DDRM
+from leader_nb.samplers.diffpir import DiffPIR
+from leader_nb.samplers.dps import DPS
 from leader_nb.samplers.idpg import IDPG
+from leader_nb.samplers.pirp import PIRP, PIRP_PLUS
 from leader_nb.samplers.projdiff import ProjDiff
+from leader_nb.samplers.sitcom import SITCOM
 
 HOSTS: dict[str, Callable[[], Sampler]] = {
     "ddnm": DDNM,
@@ -18,6 +22,11 @@ HOSTS: dict[str, Callable[[], Sampler]] = {
     "idpg": IDPG,
     "ddpg": DDPG,
     "projdiff": ProjDiff,
+    "dps": DPS,
+    "diffpir": DiffPIR,
+    "pirp": PIRP,
+    "pirp+": lambda: PIRP_PLUS,
+    "sitcom": SITCOM,
 }
 SAMPLERS: tuple[str, ...] = tuple(HOSTS)
 
@@ -29,4 +38,20 @@ def host(name: str, sigma: float) -> Sampler:
     return HOSTS["ddnm+" if name == "ddnm" and sigma > 0 else name]()
 
 
-__all__ = ["DDNM", "DDPG", "DDRM", "IDPG", "SAMPLERS", "DDNMPlus", "ProjDiff", "Sampler", "Step", "host"]
+__all__ = [
+    "DDNM",
+    "DDPG",
+    "DDRM",
+    "DPS",
+    "IDPG",
+    "PIRP",
+    "PIRP_PLUS",
+    "SAMPLERS",
+    "SITCOM",
+    "DDNMPlus",
+    "DiffPIR",
+    "ProjDiff",
+    "Sampler",
+    "Step",
+    "host",
+]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from leader_nb.noise import Noise
@@ -44,6 +45,12 @@ class Sampler(Protocol):
 
     @property
     def default_steps(self) -> Callable[[int], tuple[int, ...]]: ...
+
+
+def image_by_image(f: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """f of each image's own tensors. For norms, and for powers and exponentials of images: the last few numbers of a tensor
+    may be rounded otherwise than the rest, and which are last depends on the batch."""
+    return torch.stack([f(*image) for image in zip(*batches, strict=True)])
 
 
 def standard_normal(problem: Problem, noise: Noise) -> Tensor:

@@ -90,11 +90,16 @@ def tuned(host: str, task: object, images: str = "photographs") -> dict[str, flo
     """
     if host not in HOSTS:
         raise unknown("host", host, HOSTS)
+    return nearest_settings(TABLE, host, task, images)
+
+
+def nearest_settings(table: tuple[Tuned, ...], host: str, task: object, images: str) -> dict[str, float]:
+    """The values of the row of `table` that fits best, or none."""
     if images not in IMAGES:
         raise unknown("images", images, IMAGES)
     name, _, level = str(task).partition("@")
     kind = re.sub(r"\d+$", "", name)
     sigma = float(level or 0)
-    found = [r for r in TABLE if (r.host, r.images, r.kind) == (host, images, KINDS.get(kind, kind))]
+    found = [r for r in table if (r.host, r.images, r.kind) == (host, images, KINDS.get(kind, kind))]
     found = sorted((r for r in found if (r.sigma > 0) == (sigma > 0)), key=lambda r: abs(r.sigma - sigma))
     return dict(found[0].values) if found else {}

@@ -12,7 +12,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
 
@@ -62,7 +62,7 @@ def guidance(x0: Tensor, problem: Problem, ridge: float) -> tuple[Tensor, Tensor
 
 def traversal(abar_s: Tensor, problem: Problem, gamma: float) -> Tensor:
     """delta = abar_s^gamma, the share of least squares; 0 for a measurement without noise."""
-    return torch.where(problem.noise_level > 0, abar_s**gamma, 0.0)
+    return torch.where(problem.noise_level > 0, image_by_image(lambda a: a**gamma, abar_s), 0.0)
 
 
 def unguided(abar_s: Tensor, problem: Problem) -> Tensor:

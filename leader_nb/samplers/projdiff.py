@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -87,8 +87,7 @@ class ProjDiff:
         if not len(index):
             return carry["x0"], carry["x_o"], A.Vt(b.x0)
         z, x0 = noise("start", b.x0), A.Vt(b.x0)
-        prior = replace(b.prior, meter=b.prior.meter.rows(index)) if b.prior.meter else b.prior
-        again = prior(diffuse(b.x0, z, b.abar)[index], b.t[index]).x0
+        again = b.prior.rows(index)(diffuse(b.x0, z, b.abar)[index], b.t[index]).x0
         start = carry["first"].to(x0.device).view(-1, 1, 1, 1)
         x_o = torch.where(start, x0 + r * A.Vt(z), carry["x_o"])
         return torch.where(start, x0, carry["x0"]), x_o, A.Vt(put({"d": b.x0}, index, {"d": again})["d"])

@@ -1,0 +1,253 @@
+"""Many images: a queue in front of the loop, in which an image that is done makes room for the next at once.
+
+Every image has its own clock, noise and memory, so that its result does not depend on what shares its batch: not on the
+batch size, and not on the other images' failures. The calls that a step rule saves become time for those that wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from leader_nb.errors import Diverged, InputError
+from leader_nb.loop import (
+    Covariance,
+    Equivariance,
+    Modulate,
+    Result,
+    Run,
+    State,
+    StepRule,
+    check_images,
+    check_plugins,
+    clock_of,
+)
+from leader_nb.noise import noise_for
+from leader_nb.priors import Meter, Prior
+from leader_nb.problem import Problem
+from leader_nb.samplers.base import Sampler
+from leader_nb.steps import Uniform
+from leader_nb.tree import Tree, joined, rows
+
+
+def restore_many(
+    problems: Iterable[Problem],
+    prior: Prior,
+    sampler: Sampler,
+    *,
+    batch: int = 8,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    progress: bool | None = None,
+    grid: int | Sequence[int] = 100,
+    covariance: Covariance | None = None,
+    modulate: Modulate | None = None,
+    steps: StepRule | None = None,
+    equivariance: Equivariance | None = None,
+) -> Iterator[Result]:
+    """One `Result` for each image of the queue, as it ends: `number` is its place in the queue, `image` (1, C, H, W).
+
+    `problems` is read as room appears for `batch` images; a problem of several images counts as several. Image n has the
+    noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise. Images that cannot
+    share a batch, being of another size or operator, wait until those before them are done.
+    A failure stops one image only and is the `error` of its result: `Diverged` for a NaN, with step and time, or another
+    `InputError`, also one that `problems` raises where it can go on (a `map` can, a generator cannot).
+    `progress`: a bar on stderr, by default where a person watches. The other keywords are those of `trajectory`.
+    """
+    if batch < 1:
+        raise InputError(f"batch: got {batch}; give the number of images to restore at a time, at least 1")
+    steps = steps or Uniform()
+    check_plugins(covariance, modulate, steps)
+    method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
+    return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Method:
+    """How every image is restored."""
+
+    prior: Prior
+    sampler: Sampler
+    clock: Tensor
+    covariance: Covariance | None
+    modulate: Modulate | None
+    steps: StepRule
+    equivariance: Equivariance | None
+    seed: int
+    ids: Sequence[int] | None
+
+    def begin(self, number: int, problem: Problem) -> _Batch:
+        """A batch of one image, before its first turn. Raises `InputError` for an image that cannot be restored."""
+        if self.ids is not None and number >= len(self.ids):
+            raise InputError(f"ids: there are {len(self.ids)}, and none for image {number}; give one for each image")
+        noise = noise_for(1, self.seed, [number if self.ids is None else self.ids[number]])
+        check_images(problem, self.prior, noise)
+        prior = self.prior.metered(Meter.of(1))
+        plugins = self.covariance, self.modulate, self.steps, self.equivariance
+        run = Run(problem, prior, self.sampler, self.clock, noise, *plugins)
+        return _Batch(run, *run.start(), (_Place(number, time.perf_counter(), ()),))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An image on its way: its number in the queue, when it began (seconds), and the raw times it has visited."""
+
+    number: int
+    begun: float
+    times: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """The images that are being restored, none of them done; row i of every tensor belongs to places[i]."""
+
+    run: Run
+    state: Tree
+    parts: dict[str, Tree]
+    places: tuple[_Place, ...]
+
+    @property
+    def meter(self) -> Meter:
+        assert self.run.prior.meter is not None  # _Method.begin gives it one
+        return self.run.prior.meter
+
+    def rows(self, index: Tensor) -> _Batch:
+        """Some of the images, with a tally of their own."""
+        meter = Meter(self.meter.nfe[index], self.meter.backward[index])
+        run = self.run.rows(index)
+        run = replace(run, prior=run.prior.metered(meter))
+        parts = {name: rows(part, index) for name, part in self.parts.items()}
+        return _Batch(run, rows(self.state, index), parts, tuple(self.places[i] for i in index.tolist()))
+
+    def joined(self, other: _Batch) -> _Batch:
+        """The images of both, in order."""
+        counts = len(self.places), len(other.places)
+        meter = Meter(*(torch.cat([getattr(b.meter, name) for b in (self, other)]) for name in ("nfe", "backward")))
+        noise = replace(self.run.noise, ids=self.run.noise.ids + other.run.noise.ids)
+        problem, prior = self.run.problem.joined(other.run.problem), self.run.prior.metered(meter)
+        parts = {name: joined(part, other.parts[name], counts) for name, part in self.parts.items()}
+        run = replace(self.run, problem=problem, prior=prior, noise=noise)
+        return _Batch(run, joined(self.state, other.state, counts), parts, self.places + other.places)
+
+    def advance(self) -> tuple[list[Result], _Batch | None]:
+        """One turn for every image: the results of those that are done, and the batch of the others."""
+        tally = self.meter.nfe.clone(), self.meter.backward.clone()
+        numbers = torch.tensor([place.number for place in self.places])
+        try:
+            turn, state, parts = self.run.turn(numbers, self.state, self.parts)
+        except InputError as error:
+            self.meter.nfe[:], self.meter.backward[:] = tally
+            return self._one_by_one(error)
+        times = turn.t.tolist()
+        places = tuple(replace(p, times=(*p.times, t)) for p, t in zip(self.places, times, strict=True))
+        after, done = replace(self, state=state, parts=parts, places=places), state["k"] <= 0
+        ended = [after._result(i, turn) for i in done.nonzero().flatten().tolist()]
+        left = (~done).nonzero().flatten()
+        return ended, (after if not ended else after.rows(left) if len(left) else None)
+
+    def _one_by_one(self, error: InputError) -> tuple[list[Result], _Batch | None]:
+        """The same turn image by image, to find those that the complaint is about."""
+        if len(self.places) == 1:
+            place, shape = self.places[0], self.run.problem.operator.image_shape
+            return [_failed(place.number, error, self.state["x"].new_full((1, *shape), torch.nan), self.meter, place)], None
+        ended, left = [], None
+        for i in range(len(self.places)):
+            results, rest = self.rows(torch.tensor([i])).advance()
+            ended += results
+            left = rest if left is None else left if rest is None else left.joined(rest)
+        return ended, left
+
+    def _result(self, i: int, turn: State) -> Result:
+        """What became of image i, which is done."""
+        place, row = self.places[i], slice(i, i + 1)
+        failures = tuple(failure for failure in turn.failures if failure.image == place.number)
+        return Result(
+            self.state["x"][row].clone(),
+            None if turn.cov is None else turn.cov[row].clone(),
+            self.meter.nfe[row].clone(),
+            self.meter.backward[row].clone(),
+            time.perf_counter() - place.begun,
+            (place.times,),
+            place.number,
+            Diverged(failures) if failures else None,
+        )
+
+
+def _failed(number: int, error: InputError, image: Tensor, meter: Meter | None = None, place: _Place | None = None) -> Result:
+    """The result of an image that came to nothing."""
+    meter, seconds = meter or Meter.of(1), time.perf_counter() - place.begun if place else 0.0
+    return Result(image, None, meter.nfe, meter.backward, seconds, (place.times if place else (),), number, error)
+
+
+Arrival = tuple[int, Problem | InputError]
+
+
+def _arrivals(problems: Iterable[Problem]) -> Iterator[Arrival]:
+    """(number, problem of one image), or (number, why there is none)."""
+    source, number = iter(problems), 0
+    while True:
+        try:
+            problem = next(source)
+            if not isinstance(problem, Problem):
+                raise InputError(f"problems: item {number} is of type {type(problem).__name__}; give a Problem")
+        except StopIteration:
+            return
+        except InputError as error:
+            yield number, error
+            number += 1
+            continue
+        for i in range(len(problem)):
+            yield number, problem.rows(torch.tensor([i]))
+            number += 1
+
+
+def _results(arrivals: Iterator[Arrival], method: _Method, size: int) -> Iterator[Result]:
+    """Keeps up to `size` images running; whoever ends makes room for the next before the next turn."""
+    running: _Batch | None = None
+    first = next(arrivals, None)
+    while first is not None or running is not None:
+        while first is not None and (running is None or len(running.places) < size):
+            number, problem = first
+            try:
+                if isinstance(problem, InputError):
+                    raise problem
+                if running is not None and not running.run.problem.fits(problem):
+                    break
+                entered = method.begin(number, problem)
+                running = entered if running is None else running.joined(entered)
+            except InputError as error:
+                yield _failed(number, error, _blank(problem))
+            first = next(arrivals, None)
+        if running is not None:
+            ended, running = running.advance()
+            yield from ended
+
+
+def _count(problems: Iterable[Problem]) -> int | None:
+    """How many images there are, where that can be known without reading them."""
+    if not isinstance(problems, Sequence):
+        return None
+    return sum(len(p) if isinstance(p, Problem) else 1 for p in problems)
+
+
+def _blank(problem: Problem | InputError) -> Tensor:
+    """NaN in the shape of the image, or no image where its shape is not known."""
+    if isinstance(problem, Problem):
+        return problem.y.new_full((1, *problem.operator.image_shape), torch.nan)
+    return torch.empty(0, 3, 0, 0)
+
+
+def _watched(results: Iterator[Result], total: int | None, progress: bool | None) -> Iterator[Result]:
+    """The results, with a bar that counts them and their failures."""
+    failed, disable = 0, None if progress is None else not progress
+    with tqdm(total=total, unit="image", disable=disable, leave=False) as bar:
+        for result in results:
+            failed += result.error is not None
+            bar.set_postfix(failed=failed, refresh=False) if failed else None
+            bar.update()
+            yield result

@@ -1,0 +1,83 @@
+"""Committed rows of the big table, made again: those of built-in photographs by computing them, all by their makers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leader_nb.crops import photographs
+from leader_nb.data import BUILTIN_PHOTOS
+from leader_nb.experiments import PLUGINS, Experiment, Lab, restored
+from leader_nb.lpips_weights import WeightsError, load_lpips
+from leader_nb.samplers import SAMPLERS
+from leader_nb.store import Store
+from leader_nb.zoo import PRIORS, prior_hash
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+FOLDERS = tuple(folder for folder in (RESULTS, RESULTS / "builtin") if (folder / "table.csv").exists())
+# Rounding differs between processors, grows along a hundred steps, and may tip the step rule by a call.
+TOLERANCE = {"psnr": 0.1, "lpips": 0.01, "ssim": 0.01, "residual": 0.005, "nfe": 2, "backward": 0}
+
+
+def committed() -> pd.DataFrame:
+    """Every committed row that gave a result, whatever its photograph."""
+    if not FOLDERS:
+        pytest.skip("no table is committed in benchmarks/results")
+    rows = pd.concat([Store(folder).read() for folder in FOLDERS], ignore_index=True)
+    return rows[rows["error"] == ""]
+
+
+def sample(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row of a built-in photograph for each plug-in, of another cell and photograph each time."""
+    found = rows[rows["image"].isin(BUILTIN_PHOTOS) & (rows["device"] == "cpu")]
+    groups = (group for _, group in found.sort_values(["image", "task", "host"]).groupby("plugin"))
+    return pd.concat([found.iloc[:0], *(group.iloc[[(3 * i + 1) % len(group)]] for i, group in enumerate(groups))])
+
+
+def constants(text: str) -> Counter[str]:
+    """The classes in a wording such as `covariance=RunningSecant(window=5)`, and the constants with their values."""
+    return Counter(re.findall(r"\w+=[^=(),]+|\w+(?=\()", text))
+
+
+def test_a_few_committed_rows_are_computed_again() -> None:
+    rows = sample(committed())
+    if rows.empty:
+        pytest.skip("the committed tables have no rows of built-in photographs")
+    for row in rows.itertuples():
+        columns = TOLERANCE if has_lpips() else {name: gap for name, gap in TOLERANCE.items() if name != "lpips"}
+        score = tuple(n for n in ("psnr", "lpips", "ssim") if n in columns and pd.notna(getattr(row, n)))
+        counts = int(row.steps), int(row.seed), 1
+        made = Experiment((row.host,), (row.task,), (row.plugin,), *counts, row.prior, row.device, score)
+        (fresh,) = restored(Lab.of(made), made.cells[0], photographs(row.image, int(row.size)))
+        assert fresh["error"] == ""
+        for name in (*score, "residual", "nfe", "backward"):
+            gap = abs(fresh[name] - getattr(row, name))
+            assert gap <= columns[name], f"{row.host} {row.task} {row.plugin} {row.image}: {name} is off by {gap:.3g}"
+
+
+def has_lpips() -> bool:
+    try:
+        load_lpips("alex")
+    except WeightsError:
+        return False
+    return True
+
+
+def test_committed_rows_have_todays_constants() -> None:
+    """A row that the present presets, hosts or weights would not give has to be made again, or taken out."""
+    rows = committed()
+    known = rows["host"].isin(SAMPLERS) & rows["plugin"].isin(PLUGINS)
+    assert known.all(), f"unknown: {rows.loc[~known, ['host', 'plugin']].drop_duplicates().to_dict('records')}"
+    for (name, task, plugin), cell in rows.groupby(["host", "task", "plugin"]):
+        here = Experiment((name,), (task,), (plugin,)).cells[0]
+        today = constants(f"{here.sampler!r}, {here.wording}")
+        for wording in set(cell["sampler"] + ", " + cell["options"]):  # a constant that is new here is no contradiction
+            changed = constants(wording) - today
+            assert not changed, f"{name} {task} {plugin}: made with {', '.join(changed)}, which is otherwise today"
+    shipped = rows[rows["prior"].isin(PRIORS)].groupby("prior")["weights"].unique()
+    for name, hashes in shipped.items():
+        assert list(hashes) == [prior_hash(name)], f"{name}: other weights"

@@ -17,7 +17,7 @@ GROUPS = {
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
-    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled"]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }
 

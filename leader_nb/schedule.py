@@ -104,6 +104,35 @@ def strided_grid(steps: int) -> tuple[int, ...]:
     return tuple(i * length // steps for i in reversed(range(steps)))
 
 
+def log_snr_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
+    """`steps` raw times at even distances of log sigma_bar, that is of the log signal-to-noise ratio, from T = 990 to 0.
+
+    A constant ratio from one noise level to the next. Times fall at every step: where the raw times are coarser than the
+    ratio, at the clean end, they are walked one by one.
+    """
+    schedule = schedule or Schedule()
+    top = uniform_grid(steps, schedule)[0]
+    table = ((1 - schedule.table()[1:]) / schedule.table()[1:]).log() / 2
+    levels = torch.linspace(table[top].item(), table[0].item(), steps, dtype=torch.float64)
+    nearest = [int((table[: top + 1] - level).abs().argmin()) for level in levels]
+    times: list[int] = []
+    for i, time in enumerate(nearest):  # the floor leaves a time for every later step
+        times.append(max(steps - 1 - i, min(time, times[-1] - 1)) if times else top)
+    return tuple(times)
+
+
+def least_noisy_grid(count: int, steps: int = 100, schedule: Schedule | None = None) -> tuple[int, ...]:
+    """The last `count` times of `uniform_grid(steps)`: the host's pace, begun where its noisiest steps are done.
+
+    x_T ~ N(0, I) stands in for the state there, so the measurement has to settle what those steps would have. A control
+    for step rules: it saves as many calls without a map.
+    """
+    grid = uniform_grid(steps, schedule)
+    if not 1 <= count <= steps:
+        raise InputError(f"count: got {count}; give a whole number from 1 to {steps}, the steps of the whole grid")
+    return grid[steps - count :]
+
+
 def check_grid(grid: int | tuple[int, ...], schedule: Schedule) -> tuple[int, ...]:
     """A grid as raw times in descending order; an integer T asks for `uniform_grid(T)`."""
     if isinstance(grid, int):

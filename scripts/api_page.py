@@ -16,8 +16,8 @@ GROUPS = {
     "Other people's networks": (adapters, ["prior_from_diffusers", "prior_from_denoiser", "grid_within", "times_within"]),
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
-    "Modulation": (ucpm, ["HuberTV", "UCPM"]),
-    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled"]),
+    "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from laws import close, normal, same
 from leader_nb.errors import InputError
-from leader_nb.schedule import Schedule, check_grid, uniform_grid
+from leader_nb.schedule import Schedule, check_grid, least_noisy_grid, log_snr_grid, uniform_grid
 
 TIMES = torch.tensor([0, 10, 20, 50, 100, 200, 300, 500, 900, 990, 999])
 ABAR = [
@@ -87,3 +87,33 @@ def test_short_schedules_have_grids() -> None:
 def test_bad_grids_are_refused(grid: int | tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"\A[^\n]*(steps|grid): got"):
         check_grid(grid, Schedule())
+
+
+def test_log_snr_grid_has_even_ratios() -> None:
+    """T = 20: from 990 to 0, and each noise level the same multiple of the next, as far as whole times allow."""
+    grid = torch.tensor(log_snr_grid(20))
+    assert grid[0] == 990 and grid[-1] == 0 and len(grid) == 20
+    steps = Schedule().sigma(grid, torch.zeros(0).double()).flatten().log().diff()
+    ideal = steps.sum() / 19
+    assert (steps[:15] / ideal - 1).abs().max() < 0.05 and (steps < 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50, 100, 400, 1000])
+def test_log_snr_grids_fall_without_repeats(steps: int) -> None:
+    grid = log_snr_grid(steps)
+    assert len(grid) == steps and all(a > b for a, b in itertools.pairwise(grid)) and grid[0] == uniform_grid(steps)[0]
+    assert steps == 1 or grid[-1] == 0
+    assert check_grid(grid, Schedule()) == grid
+
+
+def test_log_snr_grid_of_a_short_schedule() -> None:
+    grid = log_snr_grid(10, Schedule(length=50))
+    assert grid[0] == 49 and grid[-1] == 0 and all(a > b for a, b in itertools.pairwise(grid))
+
+
+def test_least_noisy_grid_is_the_end_of_the_uniform_one() -> None:
+    assert least_noisy_grid(3) == (20, 10, 0) and least_noisy_grid(100) == uniform_grid(100)
+    assert least_noisy_grid(5, 20) == uniform_grid(20)[-5:]
+    for count in (0, 101, -1):
+        with pytest.raises(InputError, match=r"\Acount: got"):
+            least_noisy_grid(count)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from laws import check_step_rule, normal
 from leader_nb import Schedule
 from leader_nb.errors import InputError
 from leader_nb.schedule import uniform_grid
-from leader_nb.steps import SATP, ErrorControlled, Uniform
+from leader_nb.steps import SATP, ErrorControlled, PIControlled, Uniform
 
 SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
 BAD = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, -0.0, 1e-12, 1e-300]
@@ -258,3 +260,80 @@ def test_network_calls_for_each_budget(power: float, eta: float, expected: list[
         extra = calls(SATP(budget=budget, eta_skip=eta, longest=1.0), power) - count
         skips_first = literal_step(budget, eta, power, 100) > 1
         assert extra == 0 or (extra == 1 and skips_first), f"B = {budget}: {extra} more"
+
+
+# --- PI control ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rule", [PIControlled(), PIControlled(0.0), PIControlled(1e9, longest=1.0), PIControlled(1e-3, 0.5, 0.0)], ids=repr
+)
+def test_laws_of_pi_control(rule: PIControlled) -> None:
+    """k' < k, not below 0, each image by its own map and memory, for good maps and bad."""
+    check_step_rule(rule, torch.cat([maps(1e-4, 0.01, 0.3), maps(*BAD), normal(3, 1, 2, 2)]))
+
+
+def walk(rule: PIControlled | ErrorControlled, cov_of: Callable[[float], float]) -> list[int]:
+    """The positions visited when the map at noise sigma is cov_of(sigma)."""
+    k, memo, seen = torch.tensor([100]), rule.init(SIGMAS, 1), [100]
+    while k > 0:
+        k, memo = rule.next(k, maps(cov_of(SIGMAS[k].item())), memo)
+        seen.append(k.item())
+    return seen
+
+
+def gaussian_cov(sigma: float) -> float:
+    return 0.1 * sigma**2 / (0.1 + sigma**2)
+
+
+def test_tolerance_zero_walks_every_step() -> None:
+    assert walk(PIControlled(0.0), gaussian_cov) == list(range(100, -1, -1))
+
+
+def test_the_integral_alone_is_error_control() -> None:
+    """Powers 1/2 and 0: r^2 cov / (2 sigma) = tolerance whatever came before; the same walk while steps are longer than one."""
+    for tolerance in (1e-4, 1e-3):
+        pi = walk(PIControlled(tolerance, 0.5, 0.0, longest=1.0), gaussian_cov)
+        assert pi == walk(ErrorControlled(tolerance, longest=1.0), gaussian_cov)
+
+
+def test_pi_control_saves_more_with_more_tolerance_and_keeps_its_guards() -> None:
+    calls = [len(walk(PIControlled(t), gaussian_cov)) - 1 for t in (0.0, 1e-5, 1e-4, 1e-3, 1e-2)]
+    assert calls == sorted(calls, reverse=True) and calls[0] == 100 and calls[-1] < 60
+    seen = walk(PIControlled(1e9), gaussian_cov)
+    assert seen[1] == 99 and all(1 <= a - b <= GUARD for a, b in itertools.pairwise(seen))
+
+
+def test_a_noisy_map_moves_pi_control_less() -> None:
+    """Maps wrong by a factor of 4 up or down, at random: step lengths vary less than half as much as under error control.
+
+    The customary powers of ODE solvers would make them vary more.
+    """
+
+    def roughness(rule: PIControlled | ErrorControlled, seed: int) -> float:
+        wrong = torch.Generator().manual_seed(seed)
+        seen = walk(rule, lambda s: gaussian_cov(s) * 4 ** (2 * torch.rand(1, generator=wrong).item() - 1))
+        ratio = torch.tensor([(SIGMAS[b] / SIGMAS[a]).log().item() for a, b in itertools.pairwise(seen) if b > 30])
+        return ((ratio[1:] / ratio[:-1]).log().abs()).mean().item()
+
+    calm, plain, customary = (
+        sum(roughness(rule, seed) for seed in range(5))
+        for rule in (PIControlled(3e-5, longest=1.0), ErrorControlled(3e-5, longest=1.0), PIControlled(3e-5, 0.35, 0.2, 1.0))
+    )
+    assert calm < plain / 2 < customary / 2
+
+
+def test_a_bad_map_is_a_single_step_and_leaves_the_memory_alone() -> None:
+    rule = PIControlled(1e-2)
+    k, memo = rule.next(torch.tensor([80]), maps(0.05), rule.init(SIGMAS, 1))
+    for bad in (float("nan"), float("inf"), 0.0):
+        there, after = rule.next(k, maps(bad), memo)
+        assert there == k - 1 and all(torch.equal(after[n], memo[n]) for n in memo)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"tolerance": -1.0}, {"integral": 0.0}, {"proportional": -0.1}, {"longest": 0.0}, {"longest": 2.0}], ids=str
+)
+def test_bad_pi_settings_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"\APIControlled: got [^\n]*\Z"):
+        PIControlled(**bad)

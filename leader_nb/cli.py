@@ -212,13 +212,15 @@ def train_command(
     device: Device = "auto",
     widths: Annotated[str | None, typer.Option(help=f"Channels of each level. {said('network.widths')}")] = None,
     blocks: Annotated[int | None, typer.Option(help=f"Residual blocks per level. {said('network.blocks')}")] = None,
+    wide: Annotated[float | None, typer.Option(help=f"Share of noise levels drawn log-uniformly. {said('wide')}")] = None,
+    start: Annotated[str, typer.Option(help="Weights to begin from, grown to --blocks: a prior's name or a file.")] = "",
     save_every: Annotated[int | None, typer.Option(help=f"Steps between checkpoints. {said('save_every')}")] = None,
 ) -> None:
     """Train a prior on a folder of photographs, or on digits. Running it again continues where it stopped."""
     recipe = DIGITS_RECIPE if str(images) == DIGITS else RECIPE
     shape = given(widths=None if widths is None else parse_widths(widths), blocks=blocks)
-    changes = given(steps=steps, batch=batch, crop=crop, lr=lr, save_every=save_every)
-    always: dict[str, Any] = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed}
+    changes = given(steps=steps, batch=batch, crop=crop, lr=lr, wide=wide, save_every=save_every)
+    always: dict[str, Any] = {"images": str(images), "out": str(out), "minutes": minutes, "seed": seed, "start": start}
     always["device"] = str(choose_device(device))
     config = replace(recipe, network=replace(recipe.network, **shape), **changes, **always)
     check_recipe(config)
@@ -255,6 +257,7 @@ def check_recipe(config: TrainConfig) -> None:
         f"batch: got {config.batch}; give at least 1": config.batch < 1,
         f"crop: got {config.crop}; give at least {stride}, the stride of this network": config.crop < stride,
         f"lr: got {config.lr:g}; give a number above 0 and at most 1": not 0 < config.lr <= 1,
+        f"wide: got {config.wide:g}; give 0 to 1": not 0 <= config.wide <= 1,
         f"seed: got {config.seed}; give 0 to 2^63 - 1": not 0 <= config.seed < 2**63,
         f"blocks: got {config.network.blocks}; give at least 1": config.network.blocks < 1,
         f"save-every: got {config.save_every}; give at least 1": config.save_every < 1,

@@ -117,8 +117,9 @@ class PIControlled:
         r <- r (tolerance / e)^integral (e_before / e)^proportional,     e = r^2 rms(cov) / (2 sigma)
 
     A noisy map then moves the step by a small power, and not at once; the powers of ODE solvers (0.35 and 0.2) would pass
-    more of the noise on than :class:`ErrorControlled` does. Powers 1/2 and 0 make it that rule, but for the clean end. Steps are whole positions, at most a share `longest` of the grid;
-    the first is a single one, and so is any where the map is not finite or not positive, which leaves the memory alone.
+    more of the noise on than :class:`ErrorControlled` does. Powers 1/2 and 0 make it that rule, but for the clean end.
+    Steps are whole positions, at most a share `longest` of the grid; the first is a single one, and so is any where the map
+    is not finite or not positive, which leaves the memory alone.
     The length is not let below half a single step, so that it can grow again soon. Nothing is ever taken back: that would
     cost the call it saves.
     """

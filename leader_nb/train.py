@@ -1,7 +1,7 @@
 """Train a denoiser on photographs, or on digits: resumable, checkpointed, with an exponential moving average.
 
 The loss is EDM's (Karras et al. 2022, Eq. 108): E ||D(x0 + sigma n; sigma) - x0||^2 / c_out(sigma)^2, with sigma drawn
-log-normally where restoration happens and, one time in five, log-uniformly over the whole range the schedule needs.
+log-normally where restoration happens and, one time in five (`wide`), log-uniformly over the whole range the schedule needs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from tqdm import tqdm
 from leader_nb.digits import digits
 from leader_nb.errors import InputError, one_line
 from leader_nb.networks import Denoiser, UNetConfig
-from leader_nb.networks.files import save_denoiser
+from leader_nb.networks.files import load_denoiser, save_denoiser
+from leader_nb.networks.growth import grown
 from leader_nb.networks.unet import preconditioning
+from leader_nb.zoo import prior_path
 
 SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
 SIGMA_RANGE = (0.002, 160.0)
@@ -40,7 +42,9 @@ CHECK_SIGMAS = (15, 25, 50)  # of 255
 class TrainConfig:
     """One training run; `minutes` (if not 0) ends it earlier than `steps`, and the learning rate follows the nearer.
 
-    `images` is a folder, or "digits"; `noise` the mean and the deviation of log sigma.
+    `images` is a folder, or "digits"; `noise` the mean and the deviation of log sigma, and `wide` the share of the levels drawn
+    log-uniformly instead. `start` names weights to begin from: a built-in prior or a .safetensors file with the widths of
+    `network` and at most its blocks.
     """
 
     images: str
@@ -52,6 +56,8 @@ class TrainConfig:
     crop: int = 64
     mirror: bool = True
     noise: tuple[float, float] = PHOTO_NOISE
+    wide: float = 0.2
+    start: str = ""
     lr: float = 2e-3
     warmup: int = 200
     cooldown: float = 0.6
@@ -162,12 +168,12 @@ def draw_crops(photos: list[list[np.ndarray]], config: TrainConfig, rng: np.rand
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def draw_sigma(count: int, rng: np.random.Generator, noise: tuple[float, float] = PHOTO_NOISE) -> Tensor:
-    """(count,) noise levels for [-1, 1] images; `noise` is the mean and the deviation of the usual log sigma."""
+def draw_sigma(count: int, rng: np.random.Generator, noise: tuple[float, float] = PHOTO_NOISE, share: float = 0.2) -> Tensor:
+    """(count,) noise levels for [-1, 1] images: log-normal by `noise` (mean, deviation), a `share` of them log-uniform."""
     usual = np.exp(rng.normal(*noise, count))
     low, high = np.log(SIGMA_RANGE)
     wide = np.exp(rng.uniform(low, high, count))
-    return torch.from_numpy(np.where(rng.random(count) < 0.2, wide, usual)).float().clamp(*SIGMA_RANGE)
+    return torch.from_numpy(np.where(rng.random(count) < share, wide, usual)).float().clamp(*SIGMA_RANGE)
 
 
 def edm_loss(model: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -193,15 +199,28 @@ def learning_rate(progress: float, step: int, config: TrainConfig) -> float:
 
 def build_state(config: TrainConfig) -> TrainState:
     torch.manual_seed(config.seed)
-    model = Denoiser(config.network).to(config.device)
+    model = first_network(config).to(config.device)
     ema = copy.deepcopy(model).requires_grad_(False)
     return TrainState(model, ema, make_optimizers(model, config), np.random.default_rng(config.seed))
+
+
+def first_network(config: TrainConfig) -> Denoiser:
+    """A fresh network, or the one `config.start` names, grown to the number of blocks asked for."""
+    if not config.start:
+        return Denoiser(config.network)
+    small, _ = load_denoiser(prior_path(config.start))
+    if replace(small.config, blocks=config.network.blocks) != config.network:
+        raise InputError(
+            f"start: {config.start} has widths {small.config.widths} and {small.config.channels} channels; training asks for "
+            f"{config.network.widths} and {config.network.channels}"
+        )
+    return grown(small, config.network.blocks).requires_grad_(True)
 
 
 def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig) -> float:
     """One optimisation step on one batch; returns its loss."""
     x0 = draw_crops(photos, config, state.rng).to(config.device)
-    sigma = draw_sigma(config.batch, state.rng, config.noise).to(config.device)
+    sigma = draw_sigma(config.batch, state.rng, config.noise, config.wide).to(config.device)
     noise = torch.from_numpy(state.rng.standard_normal(x0.shape, dtype=np.float32)).to(config.device)
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.bf16):
         loss = edm_loss(state.model, x0, sigma, noise)

@@ -394,13 +394,14 @@ def check_step_rule(rule: StepRule, maps: Tensor, length: int = 20) -> None:
     """k' < k, never below 0, one clock per image, for maps (B, C, H, W), good or bad; nothing is changed in place."""
     sigmas = Schedule().sigma(torch.tensor([-1, *range(0, 50 * length, 50)]), maps.new_empty(0).double()).flatten()
     memo = rule.init(sigmas, len(maps))
+    memos = [rule.init(sigmas, 1) for _ in maps]
     for k in range(length, 0, -1):
         here = torch.full((len(maps),), k)
         with unchanged(here, maps, memo):
             there, memo = rule.next(here, maps, memo)
         assert there.dtype == torch.long and (there < here).all() and (there >= 0).all(), f"step from {k} to {there.tolist()}"
         for i in range(len(maps)):
-            alone, _ = rule.next(here[:1], maps[i : i + 1], rule.init(sigmas, 1))
+            alone, memos[i] = rule.next(here[:1], maps[i : i + 1], memos[i])
             assert alone.item() == there[i], f"the step of image {i} feels its batch"
 
 

@@ -20,6 +20,7 @@ from leader_nb.data import builtin_photo
 from leader_nb.errors import InputError
 from leader_nb.networks import Denoiser, UNetConfig
 from leader_nb.networks.files import load_denoiser, save_denoiser, sha256
+from leader_nb.networks.growth import grown
 from leader_nb.networks.unet import preconditioning
 from leader_nb.zoo import prior_hash, prior_path
 
@@ -300,6 +301,31 @@ def test_training_is_a_function_of_its_seed(photos: Path, tmp_path: Path) -> Non
     files = [train.train(config(photos, tmp_path / name, seed=seed, steps=2)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     a, b, c = (load_file(f) for f in files)
     assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_a_grown_network_is_the_same_function(tiny: Denoiser) -> None:
+    """Twice the blocks, the same output bit for bit, and every new block gets a gradient."""
+    large = grown(tiny, 2 * tiny.config.blocks).requires_grad_(True)
+    x, sigma = normal(2, 3, 24, 16), SIGMA[:2]
+    assert torch.equal(large(x, sigma), tiny(x, sigma))
+    assert sum(p.numel() for p in large.parameters()) > 1.5 * sum(p.numel() for p in tiny.parameters())
+    large(x, sigma).square().mean().backward()
+    stages = [large.net.encoder, large.net.middle, large.net.decoder]
+    assert all(block.conv2.weight.grad.abs().max() > 0 for stage in stages for block in stage)
+    assert torch.equal(grown(tiny, tiny.config.blocks)(x, sigma), tiny(x, sigma))
+    with pytest.raises(InputError, match=r"\Ablocks: got 0; "):
+        grown(tiny, 0)
+
+
+def test_training_goes_on_from_other_weights(photos: Path, tmp_path: Path, saved: Path) -> None:
+    larger = replace(TINY, blocks=TINY.blocks + 1)
+    first = train.first_network(config(photos, tmp_path, start=str(saved), network=larger))
+    small, _ = load_denoiser(saved)
+    x, sigma = normal(1, 3, 16, 16).float(), SIGMA[:1].float()
+    assert torch.equal(first(x, sigma), small(x, sigma)) and first.config == larger
+    assert train.train(config(photos, tmp_path / "run", start=str(saved), network=larger)).is_file()
+    with pytest.raises(InputError, match=r"\Astart: [^\n]*widths"):
+        train.first_network(config(photos, tmp_path, start=str(saved), network=replace(TINY, widths=(8, 8, 8))))
 
 
 def test_a_finished_run_does_nothing_more(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 
     python benchmarks/tune.py --images DIR --out FOLDER [--hosts ddpg,projdiff] [--tasks sr4@0.05] [--budget 6400]
 
-For each host and task: its own constants first, then random settings out of SPACE, until the budget is spent. The budget
-is in network calls, summed over the photographs; a backward pass counts as one more. (6400 = 8 settings x 8 photographs x
-100 calls.) A host whose steps cost more tries fewer settings; the first one always runs.
+For each host and task: its own constants first, then those it was published with for such a task (if they differ), then
+random settings out of SPACE, until the budget is spent. The budget is in network calls, summed over the photographs; a
+backward pass counts as one more. (6400 = 8 settings x 8 photographs x 100 calls.) A host whose steps cost more tries fewer
+settings; the first one always runs.
 
 The measure is score = PSNR - RATE LPIPS, in dB, with RATE the ratio of the two margins of "no loss" in the big table. A
 setting counts as better only where the 95 % interval of its paired difference to the host's own constants, bootstrapped by
@@ -34,7 +35,7 @@ from leader_nb.data import atomic_write, load_image
 from leader_nb.errors import InputError, one_line
 from leader_nb.experiments import Cell, Experiment, Lab, attempt, batches, chosen
 from leader_nb.metrics import bootstrap_interval
-from leader_nb.samplers import Sampler
+from leader_nb.samplers import Sampler, defaults_gradient, defaults_spectral
 from leader_nb.store import Store
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
@@ -50,7 +51,7 @@ SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "ddrm": {"eta_ddim": ETAS, "eta_b": (0.7, 0.85, 1.0)},
     "idpg": {**GUIDANCE, "scale": (0.5, 1.0)},
     "ddpg": {**GUIDANCE, "zeta": ZETAS},
-    "projdiff": {"lr": (0.25, 0.5, 0.75, 1.0)},
+    "projdiff": {"lr": (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)},
     "dps": {"scale": (0.1, 0.3, 0.6, 1.0, 2.0)},
     "diffpir": {"lam": (1.0, 3.0, 7.0, 15.0, 30.0), "zeta": ZETAS},
     "pirp": {"lam": (-0.3, -0.09, -0.03), **GUIDANCE, "zeta": ZETAS},
@@ -70,14 +71,25 @@ def training_photos(images: str, size: int, count: int, seed: int) -> list[Photo
     return [Photo(files[i].name, centre(files[i].name, load_image(files[i], 0), size)) for i in sorted(drawn)]
 
 
-def settings(name: str, sampler: Sampler, seed: int) -> Iterator[dict[str, float]]:
-    """The constants to try: none changed, then those of SPACE in an order drawn by `seed`."""
+def settings(name: str, sampler: Sampler, seed: int, task: str = "") -> Iterator[dict[str, float]]:
+    """The constants to try: none changed, the published ones for `task`, then those of SPACE in an order drawn by `seed`."""
     yield {}
+    known = published(name, task)
+    if any(getattr(sampler, constant) != value for constant, value in known.items()):
+        yield known
     space = SPACE.get(name, {})
     every = [dict(zip(space, values, strict=True)) for values in product(*space.values())] if space else []
     for i in np.random.default_rng(seed).permutation(len(every)):
-        if any(getattr(sampler, constant) != value for constant, value in every[i].items()):
+        if any(getattr(sampler, constant) != value for constant, value in every[i].items()) and every[i] != known:
             yield every[i]
+
+
+def published(name: str, task: str) -> dict[str, float]:
+    """What `name` was published with for such a task, if anything."""
+    for table in (defaults_spectral, defaults_gradient):
+        if name in table.HOSTS:
+            return table.tuned(name, task)
+    return {}
 
 
 def trial_rows(lab: Lab, cell: Cell, photos: Sequence[Photo], store: Store) -> pd.DataFrame:
@@ -96,7 +108,7 @@ def search(lab: Lab, name: str, task_name: str, photos: Sequence[Photo], store: 
     task, trials, spent = parse_task(task_name), [], 0
     sampler = host(name, task.sigma)
     base: pd.Series | None = None
-    for constants in settings(method(name, task.sigma), sampler, lab.experiment.seed):
+    for constants in settings(method(name, task.sigma), sampler, lab.experiment.seed, task_name):
         if spent >= budget:
             break
         label = ", ".join(f"{constant}={value:g}" for constant, value in constants.items()) or "its own"

@@ -7,9 +7,14 @@ random settings out of SPACE, until the budget is spent. The budget is in networ
 backward pass counts as one more. (6400 = 8 settings x 8 photographs x 100 calls.) A host whose steps cost more tries fewer
 settings; the first one always runs.
 
+Then LEADer on the host so found, with the same budget for LEADER: the modulation of the preset, one of its halves or
+none, and the tolerance of the step rule (0: no step is skipped).
+
 The measure is score = PSNR - RATE LPIPS, in dB, with RATE the ratio of the two margins of "no loss" in the big table. A
 setting counts as better only where the 95 % interval of its paired difference to the host's own constants, bootstrapped by
-photograph, lies above zero; many settings are tried, so even that is a hint and no proof.
+photograph, lies above zero; many settings are tried, so even that is a hint and no proof. The host's winner is the best of
+those, else its own constants. LEADer's winner is, of the settings that score no lower than the host, the one with the
+fewest calls; where there is none, the one with the best score. (`winners`; leader_nb.samplers.defaults_tuned has them.)
 
 Photographs come from the train split of a photos.csv, which must exist: a test photograph cannot get in. Every row is kept
 (FOLDER/table.csv, where the plug-in column holds the constants), so a run that was stopped goes on; FOLDER/trials.csv has
@@ -20,8 +25,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -29,16 +34,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from leader_nb import SAMPLERS, host, parse_task
+from leader_nb import SAMPLERS, host, leader, parse_task
 from leader_nb.crops import Photo, centre
 from leader_nb.data import atomic_write, load_image
 from leader_nb.errors import InputError, one_line
 from leader_nb.experiments import Cell, Experiment, Lab, attempt, batches, chosen
+from leader_nb.likelihood import Chain, MapLikelihood
 from leader_nb.metrics import bootstrap_interval
 from leader_nb.samplers import Sampler, defaults_gradient, defaults_spectral
+from leader_nb.steps import ErrorControlled
 from leader_nb.store import Store
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
+from leader_nb.ucpm import UCPM, HuberTV
 from leader_nb.zoo import PRIORS
 
 RATE = -WORST_PSNR / WORST_LPIPS  # dB that one unit of LPIPS is worth
@@ -58,6 +66,18 @@ SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "pirp+": {"lam": (0.3, 1.3, 4.0), **GUIDANCE, "zeta": ZETAS},
     "sitcom": {"lr": (0.01, 0.02, 0.05), "iterations": (10, 20, 30), "weight": (0.0, 0.01, 0.1)},
 }
+
+MODULATIONS = {"both": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())), "map": MapLikelihood(), "ucpm": UCPM(HuberTV(mu=0.05))}
+LEADER: dict[str, tuple[float | str, ...]] = {"tolerance": (0.0, 1e-5, 3e-5, 1e-4, 3e-4), "modulate": (*MODULATIONS, "none")}
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One setting: `row` for trials.csv, `score` of each photograph."""
+
+    cell: Cell
+    row: dict[str, object]
+    score: pd.Series
 
 
 def training_photos(images: str, size: int, count: int, seed: int) -> list[Photo]:
@@ -103,24 +123,68 @@ def trial_rows(lab: Lab, cell: Cell, photos: Sequence[Photo], store: Store) -> p
     return rows[rows["key"].isin(keys)].sort_values("image", ignore_index=True)
 
 
-def search(lab: Lab, name: str, task_name: str, photos: Sequence[Photo], store: Store, budget: int) -> list[dict[str, object]]:
-    """The trials of one host on one task, best first."""
-    task, trials, spent = parse_task(task_name), [], 0
-    sampler = host(name, task.sigma)
-    base: pd.Series | None = None
-    for constants in settings(method(name, task.sigma), sampler, lab.experiment.seed, task_name):
+def search(lab: Lab, name: str, task_name: str, photos: Sequence[Photo], store: Store, budget: int) -> list[Trial]:
+    """The trials of one host on one task, and of LEADer on it."""
+    task = parse_task(task_name)
+    sampler, seed = host(name, task.sigma), lab.experiment.seed
+    bare = (
+        Cell(name, replace(sampler, **constants), task, worded(constants), {})  # type: ignore[type-var]
+        for constants in settings(method(name, task.sigma), sampler, seed, task_name)
+    )
+    trials = tried(lab, bare, photos, store, budget, None)
+    best = trials[int(winner(pd.DataFrame([trial.row for trial in trials])).name)]  # type: ignore[call-overload]
+    return trials + tried(lab, leader_cells(best.cell, seed), photos, store, budget, best.score)
+
+
+def tried(
+    lab: Lab, cells: Iterable[Cell], photos: Sequence[Photo], store: Store, budget: int, base: pd.Series | None
+) -> list[Trial]:
+    """Cells computed one after another until `budget` is spent, compared with `base`, or with the first."""
+    trials: list[Trial] = []
+    spent = 0
+    for cell in cells:
         if spent >= budget:
             break
-        label = ", ".join(f"{constant}={value:g}" for constant, value in constants.items()) or "its own"
-        rows = trial_rows(lab, Cell(name, replace(sampler, **constants), task, label, {}), photos, store)  # type: ignore[type-var]
+        rows = trial_rows(lab, cell, photos, store)
         good = rows[rows["error"] == ""].set_index("image")
         score = good["psnr"] - RATE * good["lpips"]
         base = score if base is None else base
         cost = int(good["nfe"].sum() + good["backward"].sum()) or len(photos) * lab.experiment.steps
         spent += cost
-        trials.append({"host": name, "task": task_name, "constants": label, **summed_up(good, score, base), "calls": cost})
-        print(f"{name:9} {task_name:14} {label:40} {trials[-1]['score']:8.3f} dB  {spent} of {budget} calls", flush=True)
-    return sorted(trials, key=lambda trial: -float(str(trial["score"])) if trial["score"] == trial["score"] else np.inf)
+        names = {"host": cell.host, "task": str(cell.task), "plugin": "leader" if cell.options else "none"}
+        row = names | {"constants": cell.plugin, **summed_up(good, score, base), "calls": cost}
+        trials.append(Trial(cell, row, score))
+        print(f"{cell.host:9} {cell.task!s:14} {cell.plugin:52} {score.mean():8.3f} dB  {spent} of {budget} calls", flush=True)
+    return trials
+
+
+def leader_cells(best: Cell, seed: int) -> Iterator[Cell]:
+    """LEADer on the host of `best`: the preset's constants first, then those of LEADER in an order drawn by `seed`."""
+    every = [dict(zip(LEADER, values, strict=True)) for values in product(*LEADER.values())]
+    drawn = [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
+    own: dict[str, float | str] = {"tolerance": ErrorControlled().tolerance, "modulate": "both"}
+    for constants in (own, *(c for c in drawn if c != own and c != {"tolerance": 0.0, "modulate": "none"})):
+        rule = ErrorControlled(float(constants["tolerance"])) if constants["tolerance"] else None
+        options = leader(steps=rule, modulate=MODULATIONS.get(str(constants["modulate"])))
+        yield replace(best, plugin=f"{best.plugin} | {worded(constants)}", options=options)
+
+
+def worded(constants: Mapping[str, float | str]) -> str:
+    return ", ".join(f"{k}={v if isinstance(v, str) else format(v, 'g')}" for k, v in constants.items()) or "its own"
+
+
+def winner(trials: pd.DataFrame) -> pd.Series:
+    """The row of the setting that is taken, of the trials of one host, task and plug-in in the order they were made."""
+    if trials["plugin"].iloc[0] == "none":
+        better = trials[trials["better"]]
+        return better.loc[better["score"].idxmax()] if len(better) else trials.iloc[0]
+    harmless = trials[trials["d_score"] >= 0]
+    return harmless.loc[harmless["calls"].idxmin()] if len(harmless) else trials.loc[trials["score"].idxmax()]
+
+
+def winners(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row for each host, task and plug-in."""
+    return pd.DataFrame([winner(group) for _, group in trials.groupby(["host", "task", "plugin"], sort=False)])
 
 
 def method(name: str, sigma: float) -> str:
@@ -158,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lab.check(photos)
     trials: list[dict[str, object]] = []
     for cell in lab.experiment.cells:
-        trials += search(lab, cell.host, str(cell.task), photos, Store(args.out), args.budget)
+        trials += [t.row for t in search(lab, cell.host, str(cell.task), photos, Store(args.out), args.budget)]
         table = pd.DataFrame(trials).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
         atomic_write(args.out / "trials.csv", lambda file, table=table: file.write(table))  # type: ignore[misc]
 

@@ -589,6 +589,7 @@ def tune(monkeypatch: pytest.MonkeyPatch, no_lpips: None):
     spec = importlib.util.spec_from_file_location("tune", ROOT / "benchmarks" / "tune.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tune", module)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -600,22 +601,32 @@ def test_tuning_sees_training_photographs_only_and_keeps_to_its_budget(
     out = tmp_path / "tuned"
     arguments = ["--images", str(folder), "--out", str(out), "--hosts", "ddnm,projdiff", "--tasks", "color@0", "--steps", "3"]
     arguments += ["--size", "32", "--count", "3", "--prior", prior_file, "--budget"]
-    tune.main([*arguments, "20"])  # a setting costs 3 photographs x 3 calls (ProjDiff 4): three settings and two
+    tune.main([*arguments, "20"])  # a setting costs 3 photographs x 3 calls (ProjDiff 4), with LEADer the same or less
     trials, rows = pd.read_csv(out / "trials.csv"), Store(out).read()
     assert set(rows["image"]) == {"0.png", "1.png", "2.png"}, "a test photograph"
-    assert trials.groupby("host").size().to_dict() == {"ddnm": 3, "projdiff": 2}
-    for _, cell in trials.groupby("host"):
-        own = cell[cell["constants"] == "its own"].iloc[0]
-        assert cell["score"].is_monotonic_decreasing and own["d_score"] == 0 and not own["better"]
-        score = cell["psnr"] - 0.05 / 0.003 * cell["lpips"]
-        np.testing.assert_allclose(cell["score"], score, rtol=1e-4)
+    assert trials[trials["plugin"] == "none"].groupby("host").size().to_dict() == {"ddnm": 3, "projdiff": 2}
+    spent = trials.groupby(["host", "plugin"])["calls"].agg(["sum", "last"])
+    assert ((spent["sum"] >= 20) & (spent["sum"] - spent["last"] < 20)).all(), "the budget is spent, and not twice"
+    for _, cell in trials[trials["plugin"] == "none"].groupby("host"):
+        own = cell.iloc[0]
+        assert own["constants"] == "its own" and own["d_score"] == 0 and not own["better"]
+        np.testing.assert_allclose(cell["score"], cell["psnr"] - 0.05 / 0.003 * cell["lpips"], rtol=1e-4)
         np.testing.assert_allclose(cell["d_score"], cell["score"] - own["score"], atol=1e-3)
+    assert set(tune.winners(trials)["plugin"]) == {"none", "leader"} and len(tune.winners(trials)) == 4
     computed.clear()
     tune.main([*arguments, "20"])
     assert computed == [] and pd.read_csv(out / "trials.csv").equals(trials)
     (folder / "photos.csv").unlink()
     with pytest.raises(InputError, match=r"no photos\.csv"):
         tune.main([*arguments, "20"])
+
+
+def test_the_winner_is_better_beyond_chance_or_the_first(tune) -> None:
+    """A host keeps its constants unless the interval says otherwise; LEADer takes the fewest calls that cost no score."""
+    host = pd.DataFrame({"plugin": "none", "score": [1.0, 3.0, 2.0], "better": [False, False, True], "d_score": [0, 2, 1]})
+    assert tune.winner(host).name == 2 and tune.winner(host[:2]).name == 0
+    ours = pd.DataFrame({"plugin": "leader", "score": [1.0, 3.0, 2.0], "d_score": [-1.0, 1.0, 0.0], "calls": [5, 9, 7]})
+    assert tune.winner(ours).name == 2 and tune.winner(ours.assign(d_score=-1.0)).name == 1
 
 
 def test_the_search_changes_constants_that_exist(tune) -> None:

@@ -41,7 +41,7 @@ app.command("table")(table_cli.table_command)
 
 # --- options shared by commands ---------------------------------------------------------------------------------
 
-Host = Annotated[str, typer.Option(help=f"Restoration method: {', '.join(SAMPLERS)}.")]
+Host = Annotated[str, typer.Option(help=f"Restoration method: {', '.join(SAMPLERS)}; or ddpg:published, ddpg:tuned.")]
 PriorName = Annotated[str, typer.Option(help=f"Prior: {', '.join(PRIORS)}, or a .safetensors file of your own.")]
 Steps = Annotated[int, typer.Option(help="Steps of the restoration, 1 to 1000.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -39,7 +39,7 @@ from leader_nb.noise import noise_for
 from leader_nb.presets import leader
 from leader_nb.priors import Prior
 from leader_nb.problem import Problem
-from leader_nb.samplers import SAMPLERS, Sampler, host
+from leader_nb.samplers import SAMPLERS, Sampler, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.sources import modules_of, source_hash
 from leader_nb.store import IDENTITY, Store
@@ -133,8 +133,9 @@ class Experiment:
     score: tuple[str, ...] = tuple(METRICS)
 
     def __post_init__(self) -> None:
+        for name in self.hosts:
+            parse_host(name)
         for kind, names, known in (
-            ("host", self.hosts, SAMPLERS),
             ("plug-in", self.plugins, PLUGINS),
             ("metric", self.score, METRICS),
         ):
@@ -155,7 +156,7 @@ class Experiment:
         for task in dict.fromkeys(parse_task(text) for text in self.tasks):
             samplers: dict[str, Sampler] = {}
             for name in self.hosts:
-                sampler = host(name, task.sigma)
+                sampler = host(name, task.sigma, task)
                 if sampler not in samplers.values():
                     samplers[name] = sampler
             found += [Cell(h, s, task, p, options[p]) for (h, s), p in product(samplers.items(), self.plugins)]

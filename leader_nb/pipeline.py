@@ -40,7 +40,7 @@ from leader_nb.operators import Convolution, Mask, Operator, convolution, hadama
 from leader_nb.presets import PRESETS, leader
 from leader_nb.priors import Prior, network_prior
 from leader_nb.problem import Problem
-from leader_nb.samplers import SAMPLERS, Sampler, host
+from leader_nb.samplers import Sampler, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.tasks import Task, parse_task, split
 from leader_nb.zoo import PRIORS, choose_device, prior_path
@@ -82,8 +82,7 @@ class Config:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.host not in SAMPLERS:
-            raise unknown("host", self.host, SAMPLERS)
+        parse_host(self.host)
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
         if not 0 <= self.seed < 2**63:
@@ -349,7 +348,7 @@ class Outcome:
 
 def run(case: Case, engine: Engine, on_state: Callable[[State], None] | None = None) -> Outcome:
     """Restores a case. Raises `InputError` where the result is not finite."""
-    config, sampler = engine.config, host(engine.config.host, case.task.sigma)
+    config, sampler = engine.config, host(engine.config.host, case.task.sigma, case.task)
     seen: dict[str, Any] = {}
 
     def watch(state: State) -> None:

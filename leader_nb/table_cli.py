@@ -24,7 +24,7 @@ USUAL = ",".join(name for name in TABLE_1 if name in available() and name != "gl
 def table_command(
     images: Annotated[str | None, typer.Option(help="Folder of photographs, or built-in ones: astronaut,coffee.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table; what it holds already is not computed again.")] = None,
-    hosts: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(SAMPLERS)}.")] = "all",
+    hosts: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(SAMPLERS)}; also ddpg:tuned.")] = "all",
     tasks: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(TASKS)}.")] = "all",
     plugins: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PLUGINS)}.")] = USUAL,
     steps: Annotated[int, typer.Option(help="Steps of a restoration, 1 to 1000.")] = 100,

@@ -1,8 +1,9 @@
 """Restoration methods, one short class each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from leader_nb.errors import unknown
+from leader_nb.errors import InputError, unknown
 from leader_nb.samplers.base import Sampler, Step
 from leader_nb.samplers.ddnm import DDNM
 from leader_nb.samplers.ddnm_plus import DDNMPlus
@@ -13,6 +14,7 @@ from leader_nb.samplers.dps import DPS
 from leader_nb.samplers.idpg import IDPG
 from leader_nb.samplers.pirp import PIRP, PIRP_PLUS
 from leader_nb.samplers.projdiff import ProjDiff
+from leader_nb.samplers.settings import SETTINGS, constants
 from leader_nb.samplers.sitcom import SITCOM
 
 HOSTS: dict[str, Callable[[], Sampler]] = {
@@ -31,11 +33,32 @@ HOSTS: dict[str, Callable[[], Sampler]] = {
 SAMPLERS: tuple[str, ...] = tuple(HOSTS)
 
 
-def host(name: str, sigma: float) -> Sampler:
-    """The sampler called `name` (one of SAMPLERS) for noise `sigma`: "ddnm" at sigma > 0 means DDNM+."""
-    if name not in SAMPLERS:
-        raise unknown("host", name, SAMPLERS)
-    return HOSTS["ddnm+" if name == "ddnm" and sigma > 0 else name]()
+def host(name: str, sigma: float, task: object = None) -> Sampler:
+    """The sampler called `name` (one of SAMPLERS) for noise `sigma`: "ddnm" at sigma > 0 means DDNM+.
+
+    "ddpg:published" has the constants that DDPG was published with for the likes of `task` ("sr4@0.05"), "ddpg:tuned" those
+    we found for the prior photo-small; the class's own, where there are none. See :mod:`leader_nb.samplers.settings`.
+    """
+    base, settings = parse_host(name)
+    method = "ddnm+" if base == "ddnm" and sigma > 0 else base
+    sampler = HOSTS[method]()
+    if not settings:
+        return sampler
+    if task is None:
+        raise InputError(
+            f"task: {name!r} has other constants for each task; give one, such as host({name!r}, {sigma:g}, 'sr4@0.05')"
+        )
+    return replace(sampler, **constants(method, task, settings))  # type: ignore[type-var]
+
+
+def parse_host(name: str) -> tuple[str, str]:
+    """ "ddpg:tuned" -> ("ddpg", "tuned"), "ddpg" -> ("ddpg", ""). Raises `InputError` for what is not known."""
+    base, colon, settings = name.partition(":")
+    if base not in SAMPLERS:
+        raise unknown("host", base, SAMPLERS)
+    if colon and settings not in SETTINGS:
+        raise unknown("constants of the host", settings, SETTINGS)
+    return base, settings
 
 
 __all__ = [
@@ -47,11 +70,14 @@ __all__ = [
     "PIRP",
     "PIRP_PLUS",
     "SAMPLERS",
+    "SETTINGS",
     "SITCOM",
     "DDNMPlus",
     "DiffPIR",
     "ProjDiff",
     "Sampler",
     "Step",
+    "constants",
     "host",
+    "parse_host",
 ]

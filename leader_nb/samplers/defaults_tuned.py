@@ -1,0 +1,17 @@
+"""Constants found by `benchmarks/tune.py` for the prior photo-small: `tuned("ddpg", "sr4@0.05")`.
+
+Eight training photographs (central square, 64 x 64), 100 steps, the same number of network calls for every host; what is not
+listed kept the class's own constants, because nothing that was tried was better beyond chance. The trials are
+benchmarks/results/tuning.csv, and a test holds this table to them.
+"""
+
+from __future__ import annotations
+
+from leader_nb.samplers.defaults_spectral import Tuned, nearest_settings
+
+TABLE: tuple[Tuned, ...] = ()
+
+
+def tuned(host: str, task: object) -> dict[str, float]:
+    """The settings of `host` for a task such as "sr4@0.05", by the nearest noise level; empty where the class's own hold."""
+    return nearest_settings(TABLE, host, task, "photographs")

@@ -1,0 +1,59 @@
+"""Constants of a host by task: published, tuned, or the class's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from leader_nb import DDPG, host, parse_task
+from leader_nb.errors import InputError
+from leader_nb.experiments import Experiment
+from leader_nb.pipeline import Config
+from leader_nb.samplers import HOSTS, SETTINGS, constants, defaults_gradient, defaults_spectral, defaults_tuned, parse_host
+from leader_nb.tasks import TASKS
+
+
+def test_a_suffix_picks_the_constants() -> None:
+    """DDPG on SR x4 at 0.05 for photographs: gamma 6, zeta 1, ridge 0.3, mode 1 (tirer-lab/DDPG)."""
+    published = host("ddpg:published", 0.05, "sr4@0.05")
+    assert published == DDPG(gamma=6, zeta=1.0, ridge=0.3, mode=1) != host("ddpg", 0.05) == DDPG()
+    assert host("ddpg:published", 0.05, parse_task("sr4@0.05")) == published
+    assert host("sitcom:published", 0.05, "sr4@0.05") == host("sitcom", 0.05), "nothing but its own is known"
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("name", HOSTS)
+def test_every_host_takes_its_constants_on_every_task(name: str, settings: str) -> None:
+    for task in TASKS:
+        sampler = host(f"{name}:{settings}", parse_task(task).sigma, task)
+        assert type(sampler) is type(host(name, parse_task(task).sigma))
+
+
+@pytest.mark.parametrize(("module", "settings"), [(defaults_spectral, "published"), (defaults_gradient, "published")])
+def test_every_row_of_a_table_is_reached(module, settings: str) -> None:
+    for row in module.TABLE:
+        kind = {"sr": "sr4", "inpaint": "inpaint70"}.get(row.kind, row.kind)
+        assert constants(row.host, f"{kind}@{row.sigma:g}", settings, row.images) == dict(row.values)
+
+
+def test_tuned_constants_are_of_our_prior_and_differ_from_the_own() -> None:
+    for row in defaults_tuned.TABLE:
+        kind = {"sr": "sr4", "inpaint": "inpaint70"}.get(row.kind, row.kind)
+        tuned = host(f"{row.host}:tuned", row.sigma, f"{kind}@{row.sigma:g}")
+        assert tuned != host(row.host, row.sigma)
+        assert all(getattr(tuned, constant) == value for constant, value in row.values)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("ddpq:tuned", "host: "), ("ddpg:best", "constants of the host: "), ("ddpg:", "constants")]
+)
+def test_unknown_names_are_refused(name: str, message: str) -> None:
+    for refuse in (lambda: parse_host(name), lambda: host(name, 0.0), lambda: Experiment((name,)), lambda: Config(host=name)):
+        with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+            refuse()
+    with pytest.raises(InputError, match=r"\Atask: 'ddpg:tuned' has"):
+        host("ddpg:tuned", 0.05)
+
+
+def test_the_big_table_runs_both_side_by_side_and_once_where_they_agree() -> None:
+    cells = Experiment(("ddpg", "ddpg:published"), ("sr4@0.05", "denoise@0.1"), ("none",)).cells
+    assert [str(cell) for cell in cells] == ["ddpg sr4@0.05 none", "ddpg denoise@0.1 none", "ddpg:published sr4@0.05 none"]

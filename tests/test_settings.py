@@ -43,9 +43,10 @@ def test_tuned_constants_are_of_our_prior_and_differ_from_the_own() -> None:
         assert all(getattr(tuned, constant) == value for constant, value in row.values)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("ddpq:tuned", "host: "), ("ddpg:best", "constants of the host: "), ("ddpg:", "constants")]
-)
+WRONG = [("ddpq:tuned", "unknown host "), ("ddpg:best", "unknown constants of the host "), ("ddpg:", "unknown constants")]
+
+
+@pytest.mark.parametrize(("name", "message"), WRONG)
 def test_unknown_names_are_refused(name: str, message: str) -> None:
     for refuse in (lambda: parse_host(name), lambda: host(name, 0.0), lambda: Experiment((name,)), lambda: Config(host=name)):
         with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):

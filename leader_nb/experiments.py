@@ -36,7 +36,7 @@ from leader_nb.errors import InputError, one_line, unknown
 from leader_nb.loop import State, restore, trajectory
 from leader_nb.lpips_weights import load_lpips
 from leader_nb.noise import noise_for
-from leader_nb.presets import leader
+from leader_nb.presets import leader, leader_for
 from leader_nb.priors import Prior
 from leader_nb.problem import Problem
 from leader_nb.samplers import SAMPLERS, Sampler, host, parse_host
@@ -91,15 +91,28 @@ def one_weight_same_steps() -> Options:
     return plugins | {"modulate": FlatModulation(plugins["modulate"])}
 
 
-PLUGIN_OPTIONS: dict[str, Callable[[], Options]] = {
-    "none": dict,
-    "equs": equs,
-    "global": one_weight,
-    "global-same-steps": one_weight_same_steps,
-    "leader-paper": lambda: leader("paper"),
-    "leader": leader,
-    "modulate": lambda: leader(steps=None),
-    "steps": lambda: leader(modulate=None),
+def always(options: Callable[[], Options]) -> Callable[[str, Task], Options]:
+    """The same plug-ins on every host and task."""
+    return lambda host, task: options()
+
+
+def flat_for(host: str, task: Task) -> Options:
+    """LEADer tuned for host and task, with one weight for all pixels in its modulation and the steps of its own map."""
+    plugins = leader_for(host, task)
+    return plugins | {"modulate": plugins["modulate"] and FlatModulation(plugins["modulate"])}
+
+
+PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
+    "none": always(dict),
+    "equs": always(equs),
+    "global": always(one_weight),
+    "global-same-steps": always(one_weight_same_steps),
+    "global-tuned": flat_for,
+    "leader-paper": always(lambda: leader("paper")),
+    "leader": always(leader),
+    "leader-tuned": leader_for,
+    "modulate": always(lambda: leader(steps=None)),
+    "steps": always(lambda: leader(modulate=None)),
 }
 PLUGINS: tuple[str, ...] = tuple(PLUGIN_OPTIONS)
 
@@ -152,14 +165,14 @@ class Experiment:
     def cells(self) -> list[Cell]:
         """Every (host, task, plug-in). A method that two names stand for on a task is there once, under the first."""
         found: list[Cell] = []
-        options = {name: PLUGIN_OPTIONS[name]() for name in self.plugins}
         for task in dict.fromkeys(parse_task(text) for text in self.tasks):
             samplers: dict[str, Sampler] = {}
             for name in self.hosts:
                 sampler = host(name, task.sigma, task)
                 if sampler not in samplers.values():
                     samplers[name] = sampler
-            found += [Cell(h, s, task, p, options[p]) for (h, s), p in product(samplers.items(), self.plugins)]
+            for (name, sampler), plugin in product(samplers.items(), self.plugins):
+                found.append(Cell(name, sampler, task, plugin, PLUGIN_OPTIONS[plugin](parse_host(name)[0], task)))
         return sorted(found, key=lambda cell: self.hosts.index(cell.host))
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from leader_nb.covariance import RunningSecant, ScoreSquared
+from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import unknown
-from leader_nb.likelihood import Chain, MapLikelihood
+from leader_nb.likelihood import Chain, MapLikelihood, Modulate
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.ucpm import UCPM, HuberTV
 
 PRESETS = ("calibrated", "paper")
+MODULATIONS: dict[str, Modulate | None] = {
+    "both": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())),
+    "map": MapLikelihood(),
+    "ucpm": UCPM(HuberTV(mu=0.05)),
+    "none": None,
+}
 
 
 def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
@@ -24,15 +31,29 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    plugins: dict[str, Any] = {
+    presets: dict[str, dict[str, Any]] = {
         "calibrated": {
             "covariance": RunningSecant(),
-            "modulate": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())),
+            "modulate": MODULATIONS["both"],
             "steps": ErrorControlled(),
         },
         "paper": {"covariance": ScoreSquared(), "modulate": UCPM(), "steps": SATP()},
-    }[preset]
+    }
+    plugins = presets[preset]
     for name in overrides:
         if name not in plugins:
             raise unknown("plug-in", name, tuple(plugins))
     return plugins | overrides
+
+
+def leader_for(host: str, task: object) -> dict[str, Any]:
+    """`leader()` with the step rule and the modulation that suit `host` on the likes of `task` ("sr4@0.05").
+
+    Found by `benchmarks/tune.py` for photo-small on training photographs, with as many network calls as the constants of
+    the host; the plug-ins of `leader()` where nothing was searched.
+    """
+    found = tuned_leader(host, task)
+    if found is None:
+        return leader()
+    tolerance, modulate = found
+    return leader(steps=ErrorControlled(tolerance) if tolerance else None, modulate=MODULATIONS[modulate])

@@ -32,13 +32,15 @@ LABELS = {
     "equs": "+ EquS",
     "global": "+ LEADer, one weight",
     "global-same-steps": "+ LEADer, one weight, its own steps",
+    "global-tuned": "+ LEADer tuned, one weight",
     "leader-paper": "+ LEADer (paper)",
     "leader": "+ LEADer",
+    "leader-tuned": "+ LEADer tuned",
     "modulate": "+ modulation",
     "steps": "+ step rule",
 }
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
-TABLE_1 = (BASELINE, "equs", "global", "global-same-steps", "leader-paper", "leader")
+TABLE_1 = (BASELINE, "equs", "global", "global-same-steps", "global-tuned", "leader-paper", "leader", "leader-tuned")
 TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}
 
 # --- numbers ----------------------------------------------------------------------------------------------------

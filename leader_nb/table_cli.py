@@ -18,7 +18,8 @@ from leader_nb.store import CSV, Store
 from leader_nb.summary import TABLE_1, report
 from leader_nb.tasks import TASKS
 
-USUAL = ",".join(name for name in TABLE_1 if name in available() and name != "global-same-steps")
+SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned")
+USUAL = ",".join(name for name in TABLE_1 if name in available() and name not in SPECIAL)
 
 
 def table_command(

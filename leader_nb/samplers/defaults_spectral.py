@@ -7,7 +7,9 @@ images, sigma for [0, 1] images; they were tuned for the networks of those paper
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from leader_nb.errors import unknown
 
@@ -97,9 +99,27 @@ def nearest_settings(table: tuple[Tuned, ...], host: str, task: object, images: 
     """The values of the row of `table` that fits best, or none."""
     if images not in IMAGES:
         raise unknown("images", images, IMAGES)
+    row = nearest([r for r in table if (r.host, r.images) == (host, images)], task)
+    return dict(row.values) if row else {}
+
+
+class ForTask(Protocol):
+    """A row of constants for the degradation `kind` at noise `sigma`."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sigma(self) -> float: ...
+
+
+Row = TypeVar("Row", bound=ForTask)
+
+
+def nearest(rows: Sequence[Row], task: object) -> Row | None:
+    """The row for a task such as "sr4@0.05" with the nearest noise level; noise-free and noisy never stand for one another."""
     name, _, level = str(task).partition("@")
     kind = re.sub(r"\d+$", "", name)
     sigma = float(level or 0)
-    found = [r for r in table if (r.host, r.images, r.kind) == (host, images, KINDS.get(kind, kind))]
-    found = sorted((r for r in found if (r.sigma > 0) == (sigma > 0)), key=lambda r: abs(r.sigma - sigma))
-    return dict(found[0].values) if found else {}
+    found = [r for r in rows if r.kind == KINDS.get(kind, kind) and (r.sigma > 0) == (sigma > 0)]
+    return min(found, key=lambda r: abs(r.sigma - sigma), default=None)

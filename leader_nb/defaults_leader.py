@@ -1,0 +1,27 @@
+"""LEADer's constants by host and task, found by `benchmarks/tune.py`: data only, see :func:`leader_nb.presets.leader_for`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leader_nb.samplers.defaults_spectral import nearest
+
+
+@dataclass(frozen=True)
+class TunedLeader:
+    """On `host`, for the degradation `kind` at noise `sigma`: the step rule's tolerance (0: none) and the modulation's name."""
+
+    host: str
+    kind: str
+    sigma: float
+    tolerance: float
+    modulate: str
+
+
+TABLE: tuple[TunedLeader, ...] = ()
+
+
+def tuned_leader(host: str, task: object) -> tuple[float, str] | None:
+    """(tolerance, modulation) for a task such as "sr4@0.05", by the nearest noise level; None where nothing was searched."""
+    row = nearest([row for row in TABLE if row.host == host], task)
+    return (row.tolerance, row.modulate) if row else None

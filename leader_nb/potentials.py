@@ -3,7 +3,8 @@
 With w(g) = phi'(g) / g and phi(sqrt u) concave, as for every penalty here, phi lies below the parabola with curvature w(g)
 that touches it at g, and the parabolas' matrix D^T W D below twice its own diagonal (each edge joins two pixels). So the
 diagonal `mm` = 2 sum w bounds the curvature from above and, for mu > 0, a step of Eq. 14 never raises the objective of Eq. 11:
-the descent law. `weight` is half of it, without the guarantee; `exact` is the diagonal of the Hessian.
+the descent law. `weight` is half of it: its step may pass the lowest point of the parabolas, but not so far that the objective
+rises (the change is at most -sum_i a_i g_i^2 / (a_i + h_i)^2 / 2 with a = 1 / cov). `exact` is the diagonal of the Hessian.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ none, and the tolerance of the step rule (0: no step is skipped).
 The measure is score = PSNR - RATE LPIPS, in dB, with RATE the ratio of the two margins of "no loss" in the big table. A
 setting counts as better only where the 95 % interval of its paired difference to the host's own constants, bootstrapped by
 photograph, lies above zero; many settings are tried, so even that is a hint and no proof. The host's winner is the best of
-those, else its own constants. LEADer's winner is, of the settings that score no lower than the host, the one with the
-fewest calls; where there is none, the one with the best score. (`winners`; leader_nb.samplers.defaults_tuned has them.)
+those, else its own constants. LEADer's winner is, of the settings that score no lower than the host and are within 5 % of
+the fewest calls among those, the one with the best score; where none scores as high, the best of all. (`winners`; the
+package has them in leader_nb/samplers/defaults_tuned.py and leader_nb/defaults_leader.py.)
 
 Photographs come from the train split of a photos.csv, which must exist: a test photograph cannot get in. Every row is kept
 (FOLDER/table.csv, where the plug-in column holds the constants), so a run that was stopped goes on; FOLDER/trials.csv has
@@ -50,6 +51,7 @@ from leader_nb.ucpm import UCPM, HuberTV
 from leader_nb.zoo import PRIORS
 
 RATE = -WORST_PSNR / WORST_LPIPS  # dB that one unit of LPIPS is worth
+CLOSE = 1.05  # settings of LEADer within this factor of the fewest calls count as equally cheap
 ETAS = (0.0, 0.5, 0.7, 0.85, 1.0)
 GUIDANCE: dict[str, tuple[float, ...]] = {"gamma": (2.0, 4.0, 8.0, 16.0), "ridge": (0.2, 0.4, 0.7, 1.0)}
 ZETAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -179,7 +181,8 @@ def winner(trials: pd.DataFrame) -> pd.Series:
         better = trials[trials["better"]]
         return better.loc[better["score"].idxmax()] if len(better) else trials.iloc[0]
     harmless = trials[trials["d_score"] >= 0]
-    return harmless.loc[harmless["calls"].idxmin()] if len(harmless) else trials.loc[trials["score"].idxmax()]
+    cheap = harmless[harmless["calls"] <= CLOSE * harmless["calls"].min()] if len(harmless) else trials
+    return cheap.loc[cheap["score"].idxmax()]
 
 
 def winners(trials: pd.DataFrame) -> pd.DataFrame:

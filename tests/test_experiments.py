@@ -625,8 +625,9 @@ def test_the_winner_is_better_beyond_chance_or_the_first(tune) -> None:
     """A host keeps its constants unless the interval says otherwise; LEADer takes the fewest calls that cost no score."""
     host = pd.DataFrame({"plugin": "none", "score": [1.0, 3.0, 2.0], "better": [False, False, True], "d_score": [0, 2, 1]})
     assert tune.winner(host).name == 2 and tune.winner(host[:2]).name == 0
-    ours = pd.DataFrame({"plugin": "leader", "score": [1.0, 3.0, 2.0], "d_score": [-1.0, 1.0, 0.0], "calls": [5, 9, 7]})
-    assert tune.winner(ours).name == 2 and tune.winner(ours.assign(d_score=-1.0)).name == 1
+    ours = pd.DataFrame({"plugin": "leader", "score": [1.0, 3.0, 2.0], "d_score": [-1.0, 1.0, 0.0], "calls": [50, 90, 70]})
+    assert tune.winner(ours).name == 2 and tune.winner(ours.assign(calls=[50, 73, 70])).name == 1
+    assert tune.winner(ours.assign(d_score=-1.0)).name == 1
 
 
 def test_the_search_changes_constants_that_exist(tune) -> None:

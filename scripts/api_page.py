@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
-from leader_nb import adapters, covariance, equations, oracle, steps, ucpm
+from leader_nb import adapters, covariance, equations, oracle, propositions, steps, ucpm
 
 WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
@@ -18,6 +18,13 @@ GROUPS = {
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
+    "The propositions": (
+        propositions,
+        [
+            *("consistency", "Consistency", "left_over", "MixtureMap", "Walk", "walk_of", "ddim_walk"),
+            *("error_growth", "ErrorGrowth", "flow", "jacobian", "steepest", "step_matrix"),
+        ],
+    ),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }
 

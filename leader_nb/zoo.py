@@ -12,7 +12,7 @@ from leader_nb.networks.files import load_denoiser, sha256
 from leader_nb.networks.published import PUBLISHED, published_prior
 from leader_nb.priors import Prior, network_prior
 
-PRIORS: tuple[str, ...] = ("photo-small", "digits")
+PRIORS: tuple[str, ...] = ("photo-small", "photo-base", "digits")
 FOLDER = Path(__file__).parent / "weights"
 
 

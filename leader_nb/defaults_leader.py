@@ -18,7 +18,20 @@ class TunedLeader:
     modulate: str
 
 
-TABLE: tuple[TunedLeader, ...] = ()
+TABLE: tuple[TunedLeader, ...] = (
+    TunedLeader("ddpg", "sr", 0.05, 1e-05, "both"),
+    TunedLeader("ddpg", "gaussian", 0.05, 0.0001, "both"),
+    TunedLeader("ddpg", "sr", 0, 0.0003, "both"),
+    TunedLeader("projdiff", "sr", 0.05, 0.0003, "none"),
+    TunedLeader("projdiff", "gaussian", 0.05, 0.0003, "none"),
+    TunedLeader("projdiff", "sr", 0, 0.0003, "both"),
+    TunedLeader("diffpir", "sr", 0.05, 0.0001, "both"),
+    TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
+    TunedLeader("diffpir", "sr", 0, 1e-05, "both"),
+    TunedLeader("ddnm", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("ddnm", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("ddnm", "sr", 0, 0.0003, "both"),
+)
 
 
 def tuned_leader(host: str, task: object) -> tuple[float, str] | None:

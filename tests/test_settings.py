@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
-from leader_nb import DDPG, host, parse_task
+from leader_nb import DDPG, defaults_leader, host, parse_task
+from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import InputError
 from leader_nb.experiments import Experiment
 from leader_nb.pipeline import Config
 from leader_nb.samplers import HOSTS, SETTINGS, constants, defaults_gradient, defaults_spectral, defaults_tuned, parse_host
 from leader_nb.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def tune_script(monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.spec_from_file_location("tune", ROOT / "benchmarks" / "tune.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tune", module)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_a_suffix_picks_the_constants() -> None:
@@ -58,3 +77,20 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
 def test_the_big_table_runs_both_side_by_side_and_once_where_they_agree() -> None:
     cells = Experiment(("ddpg", "ddpg:published"), ("sr4@0.05", "denoise@0.1"), ("none",)).cells
     assert [str(cell) for cell in cells] == ["ddpg sr4@0.05 none", "ddpg denoise@0.1 none", "ddpg:published sr4@0.05 none"]
+
+
+def test_the_tables_are_the_winners_of_the_committed_trials(tune_script) -> None:
+    """defaults_tuned and defaults_leader hold what benchmarks/tune.py's rules make of benchmarks/results/tuning.csv."""
+    trials = pd.read_csv(ROOT / "benchmarks" / "results" / "tuning.csv")
+    best = tune_script.winners(trials)
+    for row in best.itertuples():
+        if row.plugin == "none":
+            own = host(row.host, parse_task(row.task).sigma)
+            changes = {} if row.constants == "its own" else dict(pair.split("=") for pair in row.constants.split(", "))
+            expected = replace(own, **{name: float(value) for name, value in changes.items()})
+            assert host(f"{row.host}:tuned", parse_task(row.task).sigma, row.task) == expected
+        else:
+            found = dict(pair.split("=") for pair in row.constants.partition(" | ")[2].split(", "))
+            assert tuned_leader(row.host, row.task) == (float(found["tolerance"]), found["modulate"])
+    assert len(best) == 2 * len(best[["host", "task"]].drop_duplicates()) >= 24
+    assert len(defaults_leader.TABLE) == len(best) / 2, "no row that was not searched"

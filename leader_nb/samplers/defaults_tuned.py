@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from leader_nb.samplers.defaults_spectral import Tuned, nearest_settings
 
-TABLE: tuple[Tuned, ...] = ()
+TABLE: tuple[Tuned, ...] = (
+    Tuned("ddpg", "photographs", "sr", 0.05, (("gamma", 16), ("ridge", 0.4), ("zeta", 0.3))),
+    Tuned("projdiff", "photographs", "gaussian", 0.05, (("lr", 0.1),)),
+    Tuned("diffpir", "photographs", "sr", 0, (("lam", 1), ("zeta", 0.5))),
+    Tuned("ddnm+", "photographs", "sr", 0.05, (("eta_ddim", 0.7),)),
+)
 
 
 def tuned(host: str, task: object) -> dict[str, float]:

@@ -22,44 +22,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 import leader_nb
-from leader_nb import DDNM, SAMPLERS, GaussianMixture, Problem, host, image_mixture, leader, noise_for, parse_task, restore
-from leader_nb.calibration import Exact, pose, ranks, score, told
+from leader_nb import DDNM, SAMPLERS, GaussianMixture, host, image_mixture, leader, noise_for, parse_task, restore
+from leader_nb.calibration import Ancestral, Exact, blind, pose, ranks, score, told
 from leader_nb.metrics import bootstrap_interval
-from leader_nb.noise import Noise
-from leader_nb.operators import inpainting
-from leader_nb.priors import Belief
-from leader_nb.samplers import HOSTS, Sampler, Step
-from leader_nb.samplers.base import standard_normal
-from leader_nb.samplers.dps import ancestral
-from leader_nb.schedule import log_snr_grid, uniform_grid
-from leader_nb.tree import Tree
+from leader_nb.samplers import HOSTS, Sampler
+from leader_nb.schedule import log_snr_grid
 
 TASKS = ("inpaint70@0", "inpaint70@0.025", "pool4@0.025", "gaussian@0.025")
 
 
-@dataclass(frozen=True)
-class Ancestral:
-    """The diffusion's own reverse step (Ho et al. 2020), knowing nothing of a measurement."""
-
-    needs_gradient: ClassVar[bool] = False
-    default_steps = staticmethod(uniform_grid)
-
-    def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
-        return standard_normal(problem, noise), {}
-
-    def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
-        mean, variance = ancestral(b, b.x0, s)
-        return Step(b.x0, mean + variance.sqrt() * noise("step", b.x0), carry)
-
-
 GUIDED: dict[str, Sampler] = {  # walks of a denoiser that has seen y: what steps alone do to the spread
+    "told, x0 drawn": Ancestral(),
     "told, 400 even steps": Ancestral(),
     "told, even steps": Ancestral(),
     "told, ancestral": Ancestral(),
@@ -67,6 +47,7 @@ GUIDED: dict[str, Sampler] = {  # walks of a denoiser that has seen y: what step
     "told, eta 0.85": DDNM(),
 }
 GRIDS: dict[str, int | tuple[int, ...]] = {  # even steps: in log sigma_bar; SITCOM's as published; elsewhere 100 in t
+    "told, x0 drawn": 10,
     "told, 400 even steps": log_snr_grid(400),
     "told, even steps": log_snr_grid(100),
     "sitcom": 20,
@@ -80,7 +61,7 @@ DIALS: dict[str, dict[str, tuple[Any, ...]]] = {  # what --tune tries, all combi
     "ddnm+": ETAS,
     "ddrm": {"eta_ddim": (0.5, 0.85, 1.0), "eta_b": (0.7, 1.0)},
     "ddpg": {"gamma": (2.0, 8.0), "zeta": (0.3, 0.6, 1.0)},
-    "projdiff": {"lr": (0.25, 0.5, 0.75, 1.0)},
+    "projdiff": {"lr": (0.1, 0.25, 0.5, 1.0)},
     "dps": {"scale": (0.1, 0.3, 1.0, 3.0, 10.0)},
     "diffpir": {"lam": (1.0, 4.0, 16.0), "zeta": (0.3, 1.0)},
     "pirp": {"lam": (-0.09, 0.0), "zeta": (0.3, 1.0)},
@@ -123,16 +104,10 @@ def draw(way: Method, exact: Exact, count: int, seed: int) -> tuple[Tensor, floa
         return exact.mean[:, None].expand(shape), 0.0
     problem, prior = exact.repeated(count), exact.mixture.prior(together=True)
     if way.name in GUIDED:
-        problem, prior = blind(problem), told(exact, count)
+        drawn = torch.Generator().manual_seed(seed) if "drawn" in way.name else None
+        problem, prior = blind(problem), told(exact, count, drawn)
     result = restore(problem, prior, way.sampler, noise=noise_for(len(problem), seed), **way.options)
     return result.image.view(shape), result.nfe.double().mean().item()
-
-
-def blind(problem: Problem) -> Problem:
-    """As many images, of which nothing was measured."""
-    shape, like = problem.operator.image_shape, problem.y
-    nothing = inpainting(torch.zeros(1, 1, *shape[1:]), shape, like)
-    return Problem(like.new_zeros(len(problem), *shape), nothing, torch.zeros(len(problem), dtype=torch.float64))
 
 
 def tuned(way: Method, exact: Exact, seed: int) -> Method:
@@ -175,14 +150,14 @@ def rows(way: Method, task: str, exact: Exact, args: argparse.Namespace) -> tupl
     samples, calls = draw(way, exact, args.draws, args.seed)
     constants = "" if way.sampler is None else repr(way.sampler) + (f" + {way.plugin}" if way.plugin else "")
     keys: dict[str, object] = dict(zip(KEYS, (task, way.name, way.setting), strict=True))
-    row = keys | summary(score(samples, exact)) | {"nfe": calls, "cpu_seconds": time.process_time() - start}
+    row = keys | summary(score(samples, exact)) | {"nfe": calls}
     row |= {"measurements": len(exact.truth), "draws": args.draws, "seed": args.seed, "constants": constants}
     bins = min(20, args.draws + 1)
     place = ranks(samples, exact)[exact.open] * bins // (args.draws + 1)
     shares = torch.bincount(place, minlength=bins).double() / len(place)
     print(
         f"{task:16} {way.name:16} {way.setting:6} bias {row['bias']:.2f}  spread {row['spread']:.2f}"
-        f"  coverage {row['coverage']:.3f}  kinds {row['kinds']:.2f}  {row['cpu_seconds']:.0f} s  {constants}",
+        f"  coverage {row['coverage']:.3f}  kinds {row['kinds']:.2f}  {time.process_time() - start:.0f} s  {constants}",
         flush=True,
     )
     return row, [keys | {"bin": i, "share": share} for i, share in enumerate(shares.tolist())]

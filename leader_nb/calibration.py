@@ -7,16 +7,22 @@ should be as likely to lie anywhere among them as any one of them: its rank, pix
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from leader_nb.errors import InputError
 from leader_nb.mixture import GaussianMixture
-from leader_nb.priors import Prediction, Prior
+from leader_nb.noise import Noise
+from leader_nb.operators import inpainting
+from leader_nb.priors import Belief, Prediction, Prior
 from leader_nb.problem import Problem
-from leader_nb.schedule import Schedule
+from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.dps import ancestral
+from leader_nb.schedule import Schedule, uniform_grid
 from leader_nb.tasks import Task
+from leader_nb.tree import Tree
 
 DETERMINED = 1e-9  # a variance below this, in [-1, 1] units squared, counts as none
 
@@ -72,23 +78,53 @@ def pose(mixture: GaussianMixture, task: Task, count: int, seed: int = 0) -> Exa
     return Exact(mixture, problem, truth, posteriors, mean, variance, slots, seen)
 
 
-def told(exact: Exact, count: int) -> Prior:
+def told(exact: Exact, count: int, drawn: torch.Generator | None = None) -> Prior:
     """A prior that has seen the measurements: E[x0 | x_t, y] for `count` draws of each, in the order of `Exact.repeated`.
 
-    A diffusion with it samples the posteriors without a data step, so that only its steps are left to err.
+    A diffusion with it samples the posteriors without a data step, so that only its steps are left to err. With a generator
+    `drawn` it answers with a draw of p(x0 | x_t, y) instead of its mean: then reverse steps of any length are exact.
     """
     stack = [torch.stack([getattr(p, name) for p in exact.posteriors]) for name in ("log_weights", "means", "bases", "values")]
     log_weights, means, bases, values = stack  # (M, J), (M, J, N), (M, J, N, N), (M, J, N)
 
     def predict(x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
         x = (x_t / schedule.abar(t, x_t).sqrt()).view(len(means), 1, count, -1)
-        total = values[:, :, None] + schedule.sigma(t, x_t).view(len(means), 1, count, 1) ** 2
+        noise = schedule.sigma(t, x_t).view(len(means), 1, count, 1) ** 2
+        total = values[:, :, None] + noise
         d = (x - means[:, :, None]) @ bases  # (M, J, count, N)
-        rho = (log_weights[:, :, None] - 0.5 * (total.log() + d**2 / total).sum(3)).softmax(1)
-        mu = means[:, :, None] + (values[:, :, None] / total * d) @ bases.mT
+        rho = (log_weights[:, :, None] - 0.5 * (total.log() + d**2 / total).sum(3)).softmax(1)  # (M, J, count)
+        d = values[:, :, None] / total * d
+        if drawn is not None:
+            z = torch.randn(d.shape, dtype=d.dtype, generator=drawn)
+            d = d + (values[:, :, None] * noise / total).sqrt() * z
+            which = torch.multinomial(rho.mT.flatten(0, 1), 1, generator=drawn).view(len(means), count)
+            rho = torch.nn.functional.one_hot(which, rho.shape[1]).mT.to(d)
+        mu = means[:, :, None] + d @ bases.mT
         return Prediction(x0=(rho[..., None] * mu).sum(1).view_as(x_t))
 
     return Prior(predict, name="told")
+
+
+def blind(problem: Problem) -> Problem:
+    """As many images, of which nothing was measured: for hosts with a prior that was :func:`told`."""
+    shape, like = problem.operator.image_shape, problem.y
+    nothing = inpainting(torch.zeros(1, 1, *shape[1:]), shape, like)
+    return Problem(like.new_zeros(len(problem), *shape), nothing, torch.zeros(len(problem), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """The diffusion's own reverse step q(x_s | x_t, x0) (Ho et al. 2020), which knows nothing of a measurement."""
+
+    needs_gradient: ClassVar[bool] = False
+    default_steps = staticmethod(uniform_grid)
+
+    def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
+        return standard_normal(problem, noise), {}
+
+    def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
+        mean, variance = ancestral(b, b.x0, s)
+        return Step(b.x0, mean + variance.sqrt() * noise("step", b.x0), carry)
 
 
 def slot_variance(problem: Problem, covariance: Tensor) -> Tensor:

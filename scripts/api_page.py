@@ -16,7 +16,7 @@ GROUPS = {
     "Other people's networks": (adapters, ["prior_from_diffusers", "prior_from_denoiser", "grid_within", "times_within"]),
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
-    "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "score", "ranks"]),
+    "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),

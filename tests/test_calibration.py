@@ -1,10 +1,13 @@
-"""The exact posterior of a mixture, and what is said of draws: an honest sampler passes, dishonest ones fail by what they do."""
+"""The exact posterior of a mixture, and what is said of draws: an honest sampler passes, others fail by what they do."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -14,7 +17,7 @@ from torch.distributions import MultivariateNormal
 
 from laws import close, generator, normal
 from leader_nb import DDNM, DDRM, GaussianMixture, Schedule, image_mixture, noise_for, parse_task, restore
-from leader_nb.calibration import Exact, covered, pose, ranks, score, told
+from leader_nb.calibration import Ancestral, Exact, blind, covered, pose, ranks, score, told
 from leader_nb.errors import InputError
 from leader_nb.metrics import bootstrap_interval
 from leader_nb.mixture import mixture_from_covariances
@@ -87,6 +90,20 @@ def test_a_prior_that_was_told_is_the_posteriors_own(task: str) -> None:
     close(told(exact, 2)(x, t).x0, torch.cat(own), "told", 1e-10)
 
 
+def test_reverse_steps_with_drawn_images_are_exact() -> None:
+    """Three steps, and the posterior all the same; with means in place of draws they lose most of the spread."""
+    exact = pose(SMALL, parse_task("pool2@0.05"), 60)
+    problem = blind(exact.repeated(39))
+    spreads, coverage = {}, {}
+    for name, drawn in (("drawn", generator(0)), ("mean", None)):
+        prior = told(exact, 39, drawn)
+        image = restore(problem, prior, Ancestral(), grid=3, noise=noise_for(len(problem), 1)).image
+        found = means(score(image.view(60, 39, 1, 4, 4), exact))
+        spreads[name], coverage[name] = found["spread"], found["coverage"]
+    assert abs(spreads["drawn"] - 1) < 0.03 and abs(coverage["drawn"] - 0.9) < 0.03
+    assert spreads["mean"] < 0.5 and coverage["mean"] < 0.8
+
+
 # --- Scores --------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +150,9 @@ def test_the_posterior_mean_is_no_sample(exact: Exact) -> None:
 def test_only_one_kind_of_picture_shows(exact: Exact) -> None:
     """Draws of the likeliest component alone: the distance is the weight of the others."""
     weights = torch.stack([p.log_weights.exp() for p in exact.posteriors])
-    best = [replace(p, log_weights=torch.where(p.log_weights == p.log_weights.max(), 0.0, -torch.inf)) for p in exact.posteriors]
+    best = [
+        replace(p, log_weights=torch.where(p.log_weights == p.log_weights.max(), 0.0, -torch.inf)) for p in exact.posteriors
+    ]
     draws = torch.stack([p.sample(39, generator(i)) for i, p in enumerate(best)])
     lost = (1 - weights.max(1).values).mean()
     assert abs(means(score(draws, exact))["kinds"] - lost.item()) < 0.05
@@ -225,3 +244,51 @@ def test_scores_of_a_host_are_its_closed_form(host: Sampler, task: str) -> None:
         assert scores["seen"].mean().item() == pytest.approx(variance / (shrunk * sigma_y**2), rel=0.03)
     else:
         assert scores["residual"].max().item() < 1e-10 and gain == pytest.approx(1) and variance < 1e-12
+
+
+# --- The committed table -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    """benchmarks/oracle_table.py."""
+    spec = importlib.util.spec_from_file_location("oracle_table", RESULTS.parent / "oracle_table.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["oracle_table"] = module = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rows = pd.read_csv(RESULTS / "oracle_table.csv", keep_default_na=False, na_values=[""])
+    return rows.set_index(["method", "setting", "task"])
+
+
+def test_the_committed_table_is_whole(maker: ModuleType, table: pd.DataFrame) -> None:
+    """Every reference and method on every task, with intervals around their means; the honest row is honest."""
+    own = table.xs("own", level="setting")
+    assert set(own.index) == {(m, t) for m in maker.METHODS for t in maker.TASKS}
+    for name in ("bias", "spread", "coverage"):
+        assert (table[f"{name}_low"] <= table[name] + 1e-9).all() and (table[name] <= table[f"{name}_high"] + 1e-9).all()
+    honest, point = own.loc["exact posterior"], own.loc["posterior mean"]
+    assert (abs(honest["spread"] - 1) < 0.04).all() and (abs(honest["coverage"] - 0.9) < 0.02).all()
+    assert (honest["bias"] < 0.1).all() and (point[["spread", "coverage"]] == 0).all().all()
+
+
+def test_committed_rows_have_todays_constants(maker: ModuleType, table: pd.DataFrame) -> None:
+    for (name, setting, task), row in table.iterrows():
+        way = maker.method(name, parse_task(task).sigma)
+        if setting == "own" and way.sampler is not None:
+            assert row["constants"].startswith(repr(way.sampler)), f"{name} on {task}: {row['constants']}"
+
+
+@pytest.mark.parametrize("name, task", [("exact posterior", "pool4@0.025"), ("ddnm", "inpaint70@0")])
+def test_committed_rows_are_made_again(maker: ModuleType, table: pd.DataFrame, name: str, task: str) -> None:
+    row = table.loc[(name, "own", task)]
+    exact = pose(maker.world(), parse_task(task), int(row["measurements"]), int(row["seed"]))
+    samples, calls = maker.draw(maker.method(name, parse_task(task).sigma), exact, int(row["draws"]), int(row["seed"]))
+    fresh = maker.summary(score(samples, exact))
+    assert calls == row["nfe"]
+    for column in ("bias", "spread", "coverage", "crps", "residual", "kinds"):
+        assert fresh[column] == pytest.approx(row[column], abs=2e-3), column

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
-from leader_nb import adapters, covariance, equations, oracle, propositions, steps, ucpm
+from leader_nb import adapters, calibration, covariance, equations, oracle, propositions, steps, ucpm
 
 WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
@@ -16,6 +16,7 @@ GROUPS = {
     "Other people's networks": (adapters, ["prior_from_diffusers", "prior_from_denoiser", "grid_within", "times_within"]),
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
+    "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
     "The propositions": (

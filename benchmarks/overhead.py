@@ -1,11 +1,13 @@
 """What the loop and LEADer cost beside the network.
 
-    python benchmarks/overhead.py [--size 64] [--batch 8] [--steps 10] [--rounds 7] [--threads N]
+    python benchmarks/overhead.py [--size 64] [--batch 8] [--steps 10] [--rounds 7] [--threads N] [--hosts dps,sitcom]
 
-For every host: wall time of `restore` over T bare forward passes of the network, the same with LEADer at budget or
-tolerance 0 (equal NFE), and the image buffers that LEADer adds. Runs alternate, so that a busy machine disturbs all
-alike; each ratio is taken within a round and its median over rounds is reported, with the quartiles. `--clock cpu`
-counts processor seconds instead, which others on the machine disturb less; use one thread with it.
+For every host: wall time of `restore` over the bare network, the same with LEADer at budget or tolerance 0 (equal calls),
+and the image buffers that LEADer adds. "Bare" is a replay of the calls that the host made, each on as many images and with
+autograd where the host asked for it, and of its backward passes; these are timed again without any, so that their share is
+known. Runs alternate, so that a busy machine disturbs all alike; each ratio is taken within a round and its median over
+rounds is reported, with the quartiles. `--clock cpu` counts processor seconds instead, which others on the machine disturb
+less; use one thread with it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,16 @@ import torch
 from torch import Tensor
 
 import leader_nb
-from leader_nb import SAMPLERS, Prior, host, leader, load_prior, parse_task, restore
+from leader_nb import SAMPLERS, Prediction, Prior, Schedule, host, leader, load_prior, parse_task, restore
 from leader_nb.buffers import peak_images
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.zoo import PRIORS, prior_hash
 
-TASK_OF = {"ddnm": "sr4@0"}  # the others are timed on a noisy measurement
+TASK_OF = {"ddnm": "sr4@0", "sitcom": "sr4@0"}  # SITCOM would stop early on noise, and in another place with LEADer
 NOISY = "sr4@0.05"
+SETTINGS: dict[str, dict[str, Any]] = {"sitcom": {"iterations": 2}}  # 30 calls a step would say no more
+GOAL, BUFFERS = 1.05, 8.0  # of a host over the bare network; of LEADer in images
+Call = tuple[str, int, bool]  # ("forward" or "backward", images, under autograd)
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 VARIANTS: dict[str, dict[str, Any]] = {
     "host": {},
@@ -46,44 +52,76 @@ def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-@torch.no_grad()
-def forward_passes(prior: Prior, x: Tensor, times: tuple[int, ...]) -> None:
-    """The network alone, at every time of the grid."""
-    for t in times:
-        prior.predict(x, torch.full((len(x),), t), prior.schedule)
+def taped(prior: Prior, tape: list[Call]) -> Prior:
+    """The same prior; what it is asked, and what is differentiated, goes on the tape."""
+
+    def predict(x: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        said = prior.predict(x, t, schedule)
+        tape.append(("forward", len(x), x.requires_grad))
+        if said.x0 is not None and said.x0.requires_grad:
+            said.x0.register_hook(lambda g: tape.append(("backward", len(g), True)))
+        return said
+
+    return replace(prior, predict=predict)
+
+
+def replay(prior: Prior, x: Tensor, tape: Sequence[Call], backward: bool = True) -> None:
+    """The network alone, call by call; with `backward` off, no call is under autograd either."""
+    last: tuple[Tensor, Tensor] | None = None
+    for kind, count, gradient in tape:
+        if kind == "forward":
+            leaf = x[:count].detach().requires_grad_(gradient and backward)
+            with torch.set_grad_enabled(gradient and backward):
+                x0 = prior.predict(leaf, torch.full((count,), 500), prior.schedule).x0
+            last = (leaf, x0)
+        elif backward:
+            leaf, x0 = last
+            torch.autograd.grad(x0, leaf, torch.ones_like(x0), retain_graph=True)
 
 
 def measure_host(name: str, prior: Prior, args: argparse.Namespace) -> list[dict[str, object]]:
     """One row per variant of one host."""
     task = parse_task(TASK_OF.get(name, NOISY))
-    sampler = host(name, task.sigma)
+    sampler = replace(host(name, task.sigma), **SETTINGS.get(name, {}))
     images = torch.rand(args.batch, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    problem, times = task.measure(images), sampler.default_steps(args.steps)
-
-    def run(variant: str) -> None:
-        result = restore(problem, prior, sampler, grid=args.steps, **VARIANTS[variant])
-        assert result.nfe.tolist() == [args.steps] * args.batch, "the variants must cost the same calls"
-
+    problem, tapes = task.measure(images), {}
+    for variant, plugins in VARIANTS.items():  # warms up, too
+        tapes[variant] = []
+        restore(problem, taped(prior, tapes[variant]), sampler, grid=args.steps, **plugins)
+    tape = tapes["host"]
+    assert all(other == tape for other in tapes.values()), f"{name}: the variants must cost the same calls"
+    works: dict[str, Callable[[], object]] = {
+        **{v: (lambda v=v: restore(problem, prior, sampler, grid=args.steps, **VARIANTS[v])) for v in VARIANTS},
+        "bare": lambda: replay(prior, images, tape),
+        "forward": lambda: replay(prior, images, tape, backward=False),
+    }
+    if not sampler.needs_gradient:
+        del works["forward"]
     rounds = []
-    for turn in range(args.rounds + 1):
-        order = [*VARIANTS, "bare"] if turn % 2 else ["bare", *reversed(VARIANTS)]
-        works = {v: (lambda v=v: run(v)) for v in VARIANTS} | {"bare": lambda: forward_passes(prior, images, times)}
-        rounds.append({name: seconds(works[name], CLOCKS[args.clock]) for name in order})
-    timed = pd.DataFrame(rounds[1:])  # the first round warms up
+    for turn in range(args.rounds):
+        order = works if turn % 2 else reversed(works)
+        rounds.append({work: seconds(works[work], CLOCKS[args.clock]) for work in order})
+    timed = pd.DataFrame(rounds)
+    timed["forward"] = timed.get("forward", timed["bare"])
     peaks = {v: peak_images(problem, sampler, args.steps, plugins) for v, plugins in VARIANTS.items()}
-    return [row(name, str(task), variant, timed, peaks, args.steps) for variant in VARIANTS]
+    return [row(name, str(task), variant, timed, peaks, tape, args.steps) for variant in VARIANTS]
 
 
-def row(name: str, task: str, variant: str, timed: pd.DataFrame, peaks: dict[str, float], steps: int) -> dict[str, object]:
+def row(
+    name: str, task: str, variant: str, timed: pd.DataFrame, peaks: dict[str, float], tape: list[Call], steps: int
+) -> dict[str, object]:
     over_network = timed[variant] / timed["bare"]
     over_host = timed[variant] / timed["host"]
+    extra = peaks[variant] - peaks["host"]
     return {
         "host": name,
         "task": task,
         "variant": variant,
-        "nfe": steps,
+        "nfe": sum(kind == "forward" for kind, _, _ in tape),
+        "backward": sum(kind == "backward" for kind, _, _ in tape),
         "seconds": timed[variant].median(),
         "bare_seconds": timed["bare"].median(),
+        "backward_seconds": (timed["bare"] - timed["forward"]).median(),
         "over_network": over_network.median(),
         "over_network_q25": over_network.quantile(0.25),
         "over_network_q75": over_network.quantile(0.75),
@@ -92,7 +130,8 @@ def row(name: str, task: str, variant: str, timed: pd.DataFrame, peaks: dict[str
         "over_host_q75": over_host.quantile(0.75),
         "extra_ms_per_step": (timed[variant] - timed["host"]).median() / steps * 1e3,
         "peak_images": peaks[variant],
-        "extra_images": peaks[variant] - peaks["host"],
+        "extra_images": extra,
+        "within": bool(over_network.median() <= GOAL if variant == "host" else extra <= BUFFERS + 0.01),
     }
 
 
@@ -124,13 +163,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--hosts", default=",".join(SAMPLERS))
     parser.add_argument("--prior", default=PRIORS[0])
     parser.add_argument("--out", default="benchmarks/results/overhead.json")
     args = parser.parse_args()
     args.load = round(os.getloadavg()[0], 1)
     torch.set_num_threads(args.threads)
     prior = load_prior(args.prior)
-    rows = [r for name in SAMPLERS for r in measure_host(name, prior, args)]
+    rows: list[dict[str, object]] = []
+    for name in args.hosts.split(","):
+        rows += measure_host(name, prior, args)
+        print(name, [r["over_network"] for r in rows[-len(VARIANTS) :]], flush=True)
     table = pd.DataFrame(rows).round(4)
     print(table.drop(columns=["task", "nfe"]).to_string(index=False))
     out = Path(args.out)

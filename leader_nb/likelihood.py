@@ -15,6 +15,7 @@ from torch import Tensor
 from leader_nb.errors import InputError
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
+from leader_nb.samplers.base import image_by_image
 
 Modulate = Callable[[Belief, Tensor, Problem], Belief]
 
@@ -74,7 +75,7 @@ class Chain:
 
 def scaled(cov: Tensor, power: float) -> Tensor:
     """cov^power, scaled to the mean of cov, image by image."""
-    shaped = cov**power
+    shaped = image_by_image(lambda c: c**power, cov)
     return shaped * (means(cov) / means(shaped))
 
 

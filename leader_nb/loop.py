@@ -213,8 +213,10 @@ class Run:
 
 
 def finite(x: Tensor) -> Tensor:
-    """Whether all of an image is, (B,)."""
-    return torch.isfinite(x).flatten(1).all(1)
+    """Whether all of an image is, (B,). A sum is finite only if every term is; only where one is not, each is looked at."""
+    flat = x.flatten(1)
+    whole = torch.isfinite(flat.sum(1))
+    return whole if bool(whole.all()) else torch.isfinite(flat).all(1)
 
 
 def restore(

@@ -45,8 +45,9 @@ class Meter:
 
     def count(self, nfe: int = 0, backward: int = 0) -> None:
         rows = slice(None) if self.index is None else self.index
-        self.nfe[rows] += nfe
-        self.backward[rows] += backward
+        for tally, calls in ((self.nfe, nfe), (self.backward, backward)):
+            if calls:
+                tally[rows] += calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +118,10 @@ class Prior:
 
 
 def complete(said: Prediction, x_t: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
-    """(eps, x0) from whichever the network gave (both are taken as they are), in the dtype of x_t."""
+    """(eps, x0) from whichever the network gave (both are taken as they are), in the dtype of x_t; eps has no graph of x0's."""
     if said.x0 is not None:
         x0 = said.x0.to(x_t.dtype)
-        return predicted_noise(x_t, x0, abar) if said.eps is None else said.eps.to(x_t.dtype), x0
+        return predicted_noise(x_t.detach(), x0.detach(), abar) if said.eps is None else said.eps.to(x_t.dtype), x0
     if said.eps is None:
         raise InputError("predict: it returned neither eps nor x0; set one of them in its Prediction")
     eps = said.eps.to(x_t.dtype)

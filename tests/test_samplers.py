@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,10 +22,12 @@ from laws import (
 from leader_nb import DDNM, SAMPLERS, TASKS, DDNMPlus, Prediction, Prior, Schedule, host, noise_for, parse_task, restore
 from leader_nb.covariance import RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
+from leader_nb.mixture import GaussianMixture
 from leader_nb.noise import keyed_normal
 from leader_nb.operators import Mask
 from leader_nb.problem import Problem
 from leader_nb.samplers import SITCOM, Sampler, Step
+from leader_nb.schedule import uniform_grid
 from leader_nb.steps import SATP
 from leader_nb.ucpm import UCPM, HuberTV
 
@@ -145,6 +148,41 @@ def test_ddnm_without_data_is_ddim(exact: Prior, samples: Tensor) -> None:
     problem = Problem(0 * samples, nothing, torch.zeros(5, dtype=DOUBLE))
     for eta in (0.0, 0.85, 1.0):
         check_ddim(DDNM(eta_ddim=eta), exact, samples.shape, eta, problem)
+
+
+def variances(eta: float, value: float, grid: tuple[int, ...]) -> list[float]:
+    """Of the states of DDNM without data, from N(0, 1), under the prior N(0, value): each step is linear in x_t and z."""
+    weights, means, bases, values = ([0.0], [[0.0]], [[[1.0]]], [[value]])
+    parts = (torch.tensor(v, dtype=DOUBLE) for v in (weights, means, bases, values))
+    prior = GaussianMixture(*parts, (1, 1, 1)).prior()
+    blind = Mask(torch.zeros(1, 1, 1, 1, dtype=DOUBLE), torch.ones(1, 1, 1, 1).bool(), (1, 1, 1))
+    problem = Problem(torch.zeros(2, 1, 1, 1, dtype=DOUBLE), blind, torch.zeros(2, dtype=DOUBLE))
+    x = torch.tensor([1.0, 0.0], dtype=DOUBLE).view(2, 1, 1, 1)  # the first image has x_t = 1, z = 0, the other x_t = 0, z = 1
+    noise = replace(noise_for(2), source=lambda key, shape: torch.full(shape, float(key[1])))
+    carry, found = DDNM(eta).init(problem, noise)[1], [1.0]
+    for t, s in pairwise((*grid, -1)):
+        out = DDNM(eta).step(prior(x, torch.tensor([t, t])), torch.tensor([s, s]), problem, noise, carry).x.flatten()
+        found.append((out[0] ** 2 * found[-1] + out[1] ** 2).item())
+    return found
+
+
+@pytest.mark.parametrize(("eta", "value"), [(0.0, 0.1), (0.5, 1.0), (0.85, 0.1), (1.0, 1.0)])
+def test_a_constant_share_of_fresh_noise_loses_variance(eta: float, value: float) -> None:
+    """On a Gaussian, in the limit of many steps, the state has not the variance V of x_t, but v, for every eta above 0:
+
+        v / V = (1 + q) / (1 + p + (1 - p) q),     q = sqrt(1 - eta^2),   V = abar c + 1 - abar,   p = abar c / V
+
+    From V, each step loses (1 - q)^2 abar Var(x0 | x_t), however short it is: the old noise makes up for what the guess, an
+    average, lacks of x0, and fresh noise does not. The result has (1 + q) / 2 of the prior's variance c.
+    """
+    q, found = (1 - eta**2) ** 0.5, variances(eta, value, tuple(range(990, -1, -1)))
+    assert found[-1] / value == pytest.approx((1 + q) / 2, abs=0.02)
+    for t in (700, 400, 200):
+        a = Schedule().table()[t + 1].item()
+        whole = a * value + 1 - a
+        p = a * value / whole
+        assert found[990 - t] / whole == pytest.approx((1 + q) / (1 + p + (1 - p) * q), abs=0.02), f"t = {t}"
+    assert variances(eta, value, uniform_grid(50))[-1] < found[-1], "few steps lose more"
 
 
 @pytest.mark.parametrize("task", NOISE_FREE)

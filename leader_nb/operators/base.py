@@ -73,8 +73,7 @@ class Operator(ABC):
 
     def gain(self, ridge: float | Tensor = 0.0) -> Tensor:
         """s / (s^2 + ridge), zero on the null space: the spectrum of :meth:`pinv`."""
-        safe = torch.where(self.s > 0, self.s, torch.ones_like(self.s))
-        return torch.where(self.s > 0, self.s / (safe**2 + ridge), torch.zeros_like(self.s))
+        return self.s / (self.s.square() + ridge + (1 - self.s.sign()))  # 1 where s = 0, so that 0 is divided by no zero
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """argmin_v ||A v - y||^2 + rho ||v - x||^2, written as a correction of x, which stays accurate for small rho."""
@@ -86,7 +85,8 @@ class Operator(ABC):
 
     def on_measured(self, z: Tensor) -> Tensor:
         """The part of a measurement-shaped z that lies on measured slots."""
-        return self.U(self.measured * self.Ut(z))
+        c = self.Ut(z)
+        return self.U(self.measured.to(c.real.dtype) * c)  # converted before it is spread over the channels
 
     def measured_rms(self, r: Tensor) -> Tensor:
         """Root mean square of a measurement-shaped r (B, c, h, w) over measured slots, (B,)."""

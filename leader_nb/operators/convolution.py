@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,46 @@ class Convolution(Operator):
     def Ut(self, y: Tensor) -> Tensor:
         return self.phase.conj() * torch.fft.fft2(y, norm="ortho")
 
+    # What stays among real images needs half of the plane only: the other half mirrors it.
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.image(self.half(self.phase) * self.half(self.s) * spectrum(x))
+
+    def T(self, y: Tensor) -> Tensor:
+        return self.image(self.half(self.phase).conj() * self.half(self.s) * spectrum(y))
+
+    def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
+        return self.image(self.half(self.phase).conj() * self.half(self.gain(ridge)) * spectrum(y))
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        phase, gain = self.half(self.phase), self.half(self.gain(rho))
+        residual = spectrum(y) - phase * self.half(self.s) * spectrum(x)
+        return x + self.image(phase.conj() * gain * residual)
+
+    def null(self, x: Tensor) -> Tensor:
+        return self.image(self.half(self.s == 0).to(x.dtype) * spectrum(x))
+
+    def on_measured(self, z: Tensor) -> Tensor:
+        return z  # every slot is measured
+
+    def half(self, c: Tensor) -> Tensor:
+        """The columns of a spectrum (..., H, W) that `rfft2` has."""
+        return c[..., : self.image_shape[2] // 2 + 1]
+
+    def image(self, c: Tensor) -> Tensor:
+        """The real images of half spectra."""
+        return plane_safe(lambda c: torch.fft.irfft2(c, s=self.image_shape[1:]), c)
+
+
+def plane_safe(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A transform of a batch; of grey images one by one, since the bits of a lone plane are not those of one among several."""
+    return f(x) if x.shape[1] > 1 else torch.stack([f(image) for image in x])
+
+
+def spectrum(x: Tensor) -> Tensor:
+    """Half of the plane, (B, C, H, W // 2 + 1)."""
+    return plane_safe(torch.fft.rfft2, x)
+
 
 def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor, tolerance: float = RANK_TOLERANCE) -> Convolution:
     """Circular convolution with `kernel` (q, q) or one per image (B, q, q), q odd, centred.
@@ -43,10 +84,10 @@ def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor, toler
     for i in range(kernel.shape[-2]):
         for j in range(kernel.shape[-1]):  # wrap taps that a small image cannot hold
             padded[:, (i - half) % shape[1], (j - half) % shape[2]] += kernel[:, i, j]
-    spectrum = torch.fft.fft2(padded)[:, None]
-    modulus = spectrum.abs()
+    transform = torch.fft.fft2(padded)[:, None]
+    modulus = transform.abs()
     s = truncate(modulus, tolerance)
-    phase = torch.where(s > 0, spectrum / modulus.clamp(min=1e-300), torch.ones_like(spectrum))  # lost: any will do
+    phase = torch.where(s > 0, transform / modulus.clamp(min=1e-300), torch.ones_like(transform))  # lost: any will do
     complex_dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
     s = s.to(like.device, like.dtype)
     phase, kernel, everywhere = phase.to(like.device, complex_dtype), kernel.to(like.device), torch.ones_like(s).bool()

@@ -50,6 +50,38 @@ class Separable(Operator):
         c = sandwich(self.u_h.T, y, self.u_w.T)
         return F.pad(c, (0, width - len(self.u_w), 0, height - len(self.u_h)))
 
+    # A has as many rows as y: what it does to an image takes their slots only, the corner of the spectrum where s may be > 0.
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return sandwich(self.u_h, self.corner(self.s) * self.seen(x), self.u_w)
+
+    def T(self, y: Tensor) -> Tensor:
+        return self.shown(self.corner(self.s) * sandwich(self.u_h.T, y, self.u_w.T))
+
+    def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
+        return self.shown(self.corner(self.gain(ridge)) * sandwich(self.u_h.T, y, self.u_w.T))
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        residual = sandwich(self.u_h.T, y, self.u_w.T) - self.corner(self.s) * self.seen(x)
+        return x + self.shown(self.corner(self.gain(rho)) * residual)
+
+    def null(self, x: Tensor) -> Tensor:
+        return x - self.shown(self.corner(self.s).sign() * self.seen(x))
+
+    def on_measured(self, z: Tensor) -> Tensor:
+        return z  # every slot of y is measured
+
+    def corner(self, c: Tensor) -> Tensor:
+        return c[..., : len(self.u_h), : len(self.u_w)]
+
+    def seen(self, x: Tensor) -> Tensor:
+        """The corner of V^T x."""
+        return sandwich(self.v_h[:, : len(self.u_h)].T, x, self.v_w[:, : len(self.u_w)].T)
+
+    def shown(self, c: Tensor) -> Tensor:
+        """V of a spectrum that is zero outside its corner."""
+        return sandwich(self.v_h[:, : len(self.u_h)], c, self.v_w[:, : len(self.u_w)])
+
 
 def sandwich(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
     """left @ x @ right^T for each channel of each image, as batched products of one size (batch-independent bits)."""

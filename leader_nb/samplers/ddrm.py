@@ -32,6 +32,8 @@ class DDRM:
     x0y is V of the mean without eps. The first state is drawn likewise, around ybar, at raw time `start`, and scaled to
     unit variance. With eta_b = 1 each step is one of DDNM+. `variant="released"`: the first rule asks for >, so that a
     noise-free run ends on x0, off the data; and a slot that was measured with s_i = 0 follows the second rule.
+    Why `start` stands here: `init` alone needs a noise level, that of x_T, and it sees neither grid nor prior. A grid that
+    begins elsewhere, or a prior on other betas, wants the time of its first level on the published table.
     """
 
     eta_ddim: float = 0.85

@@ -69,8 +69,9 @@ class DPS:
         """grad_{x_t} ||y - A x0||, (B, C, H, W); zero where x0 agrees with the data or is clipped."""
         A = problem.operator
         r = A.on_measured(A(x0) - problem.y)
-        length = image_by_image(torch.Tensor.norm, r).view(-1, 1, 1, 1)
-        return b.vjp(A.T(r) / torch.where(length > 0, length, 1.0) * (x0 == b.x0))
+        length = image_by_image(torch.linalg.vector_norm, r).view(-1, 1, 1, 1)
+        clipped = (x0 - b.x0).sign().abs()  # 1 or 0; a comparison would have to be converted, which takes longer
+        return b.vjp(A.T(r) / torch.where(length > 0, length, 1.0) * (1 - clipped))
 
 
 def ancestral(b: Belief, x0: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

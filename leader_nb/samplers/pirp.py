@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from leader_nb.equations import predicted_noise
-from leader_nb.errors import InputError
+from leader_nb.errors import InputError, unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
@@ -20,6 +20,8 @@ from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguided
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
+
+VARIANTS = ("correct", "released")
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,18 @@ class Spectral:
         w = weight(m, self.power, self.width) * (m <= 100)
         return -(spectral(w * down, -2) + spectral(w * right, -1))
 
+    def pull(self, x: Tensor, rate: Tensor) -> Tensor:
+        """rate grad Phi(x). Every derivative sees every pixel, and the published rate is negative: nothing to hold."""
+        return rate * self.gradient(x)
+
 
 @dataclass(frozen=True)
 class Spatial:
-    """G+: the same phi of each difference of neighbours, down and to the right alone, m = g^2 + 1e-6. Periodic."""
+    """G+: the same phi of each difference of neighbours, down and to the right alone, m = g^2 + 1e-6. Periodic.
+
+    phi is sharp at 0: with w(g) = phi'(g) / g, w(0) is 3e4 (at the constants below), and an explicit step descends only at
+    rates under 1 / (4 w(0)). :meth:`pull` holds the rate of each pixel under the bound of its own differences instead.
+    """
 
     power: float = 0.2
     width: float = 0.8
@@ -57,12 +67,25 @@ class Spatial:
         return welsch(slopes.square() + 1e-6, self.power, self.width).flatten(1).sum(1)
 
     def gradient(self, x: Tensor) -> Tensor:
-        total = torch.zeros_like(x)
+        return self._slope(x)[0]
+
+    def pull(self, x: Tensor, rate: Tensor) -> Tensor:
+        """grad Phi(x) times the rate, or 1 / (2 sum w) where that is less, w the weights of a pixel's four differences.
+
+        phi lies under the parabola of curvature w that touches it at g, and (a - b)^2 <= 2 a^2 + 2 b^2, so Phi(x - pull)
+        <= Phi(x) at every rate above 0. The bound moves a pixel half way to the weighted mean of its neighbours.
+        """
+        slope, total = self._slope(x)
+        return torch.minimum(rate, 1 / (2 * total)) * slope
+
+    def _slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """grad Phi(x), and the sum of the four weights at each pixel."""
+        slope, total = torch.zeros_like(x), torch.zeros_like(x)
         for axis in (-2, -1):
             g = x - x.roll(1, axis)
-            force = weight(g.square() + 1e-6, self.power, self.width) * g
-            total = total + force - force.roll(-1, axis)
-        return total
+            w = weight(g.square() + 1e-6, self.power, self.width)
+            slope, total = slope + w * g - (w * g).roll(-1, axis), total + w + w.roll(-1, axis)
+        return slope, total
 
 
 @dataclass(frozen=True)
@@ -75,8 +98,10 @@ class PIRP:
 
     delta and ridge' as in IDPG. With m = (1 - abar_s) / (1 - abar), `mode` 0: mu = 1, and mu_r = 1 for G- but beta m for G+,
     beta = 1 - abar / abar_s;  1: mu = m, mu_r = 1. `inject=False` drops both noises from x_s. `lam=0` is DDPG (or IDPG).
-    As it stands it is G-, whose lam < 0 *sharpens*; G+ smooths, and is :data:`PIRP_PLUS`. Where sigma_y > 0, the last step
-    leaves x0 as it is. A plug-in that modulates x0 comes first and adds to Phi, which stays: here x0 is the modulated one.
+    As it stands it is G-, whose lam < 0 *sharpens*; G+ smooths, and is :data:`PIRP_PLUS`. Its published lam is thousands of
+    times beyond the rate at which an explicit step descends, so the rate of each pixel is held back, see :meth:`Spatial.pull`;
+    `variant="released"` takes mu_r lam everywhere, and overshoots into a checkerboard. Where sigma_y > 0, the last step leaves
+    x0 as it is. A plug-in that modulates x0 comes first and adds to Phi, which stays: here x0 is the modulated one.
     """
 
     potential: Spectral | Spatial = Spectral()
@@ -87,11 +112,14 @@ class PIRP:
     scale: float = 1.0
     mode: int = 1
     inject: bool = True
+    variant: str = "correct"
     needs_gradient: ClassVar[bool] = False
     default_steps = staticmethod(uniform_grid)
 
     def __post_init__(self) -> None:
         check_guidance(self.gamma, self.ridge)
+        if self.variant not in VARIANTS:
+            raise unknown("variant", self.variant, VARIANTS)
         if not 0 <= self.zeta <= 1 or self.mode not in (0, 1):
             raise InputError(f"zeta, mode: got {self.zeta} and {self.mode}; give zeta from 0 to 1, and mode 0 or 1")
 
@@ -103,7 +131,7 @@ class PIRP:
         back_projection, least_squares = guidance(b.x0, problem, self.ridge)
         delta, (mu, mu_r) = traversal(abar_s, problem, self.gamma), self._steps(b, abar_s)
         to_data = (1 - delta) * back_projection + delta * self.scale * least_squares
-        x0y = b.x0 + mu * to_data - mu_r * self.lam * self.potential.gradient(b.x0)
+        x0y = b.x0 + mu * to_data - self._pull(b.x0, mu_r * self.lam)
         x0y = torch.where(unguided(abar_s, problem), b.x0, x0y)
         if not self.inject:
             return Step(x0y, abar_s.sqrt() * x0y, carry)
@@ -111,6 +139,9 @@ class PIRP:
         injected = spread * self.zeta**0.5 * noise("step", b.x0)
         implied = spread * (1 - self.zeta) ** 0.5 * w * predicted_noise(b.x_t, x0y, b.abar)
         return Step(x0y, abar_s.sqrt() * x0y + implied + injected, carry, injected)
+
+    def _pull(self, x0: Tensor, rate: Tensor) -> Tensor:
+        return rate * self.potential.gradient(x0) if self.variant == "released" else self.potential.pull(x0, rate)
 
     def _steps(self, b: Belief, abar_s: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, mu_r), (B, 1, 1, 1) each."""
@@ -120,6 +151,8 @@ class PIRP:
         return one, (1 - b.abar / abar_s) * m if self.potential.damped else one
 
 
+# Without injected noise the prior is shown a state cleaner than its time says. An exact one shrinks what the data do not fix
+# towards its mean; a learned one may blow it up (photo-small does, on inpainting, at any lam): inject=True is calm there.
 PIRP_PLUS = PIRP(Spatial(), lam=1.3, gamma=16.0, ridge=0.2, mode=0, inject=False)  # G+, FDGR's quick start
 
 

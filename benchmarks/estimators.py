@@ -290,11 +290,8 @@ def main() -> None:
     frame.to_csv(out, index=False)
     found = summary(frame)
     found.round(4).to_csv(out.with_name(f"{out.stem}_summary.csv"), index=False)
-    print(
-        found.pivot_table(index=["prior", "estimator"], columns="sigma", values=["trace_ratio", "correlation_corrected"]).round(
-            2
-        )
-    )
+    wide = found.pivot_table(index=["prior", "estimator"], columns="sigma", values=["trace_ratio", "correlation_corrected"])
+    print(wide.round(2).to_string())
 
 
 if __name__ == "__main__":

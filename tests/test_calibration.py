@@ -72,6 +72,19 @@ def test_a_true_map_covers_what_it_says(calibration: ModuleType, scale: float) -
     assert p.ranks() == pytest.approx(world(calibration).ranks()) and min(p.ranks()) > 0.4
 
 
+def test_no_scale_and_no_shape_scores_better_than_the_truth(calibration: ModuleType) -> None:
+    """The interval score of the true variances is below that of half, of twice, of a flat map; and known for one normal."""
+    p = world(calibration)
+    best = sum(p.scores(1.0))
+    flat = calibration.Prediction(p.variance.mean((1, 2, 3), keepdim=True).expand_as(p.variance), p.squared, p.open)
+    assert best < min(sum(p.scores(0.5)), sum(p.scores(2.0)), sum(flat.scores(1.0)))
+    one = calibration.Prediction(torch.full((2, 3, 64, 64), 0.25), 0.25 * normal(2, 3, 64, 64) ** 2, p.open[:2])
+    excess = 2 * 0.5 * (0.10313 - 1.6449 * 0.05)  # 2 E(|z| - q)+ / 2 = phi(q) - q (1 - Phi(q)) on either side
+    assert one.scores(1.0)[0] == pytest.approx(2 * 1.6449 * 0.5 + 20 * excess, rel=0.02)
+    row = calibration.row_of(p, 1.0, flat.scores(1.0))
+    assert row["gain"] == pytest.approx(1 - best / sum(flat.scores(1.0))) and row["gain_low"] > 0
+
+
 def test_settled_pixels_do_not_count(calibration: ModuleType) -> None:
     """Where the measurement settles a pixel its error, whatever it is, changes no measure."""
     p = world(calibration)

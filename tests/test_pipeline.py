@@ -238,7 +238,7 @@ def test_bad_priors(prior_file: str, tmp_path: Path, tiny: Denoiser) -> None:
     save_denoiser(path, broken, {}, torch.float32)
     with one_error("not finite"):
         engine(str(path))
-    with one_error("'celebahq-256' is for Python, .*; here give photo-small, digits or a file"):
+    with one_error("'celebahq-256' is for Python, .*; here give photo-small, photo-base, digits or a file"):
         engine("celebahq-256")
     with one_error("no file at"):
         engine(str(tmp_path / "missing.safetensors"))

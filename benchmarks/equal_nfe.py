@@ -31,7 +31,7 @@ from leader_nb.noise import noise_for
 from leader_nb.problem import Problem
 from leader_nb.schedule import Schedule, least_noisy_grid, log_snr_grid, quadratic_grid, uniform_grid
 from leader_nb.start import measured_start
-from leader_nb.steps import SATP, ErrorControlled, PIControlled, StepRule
+from leader_nb.steps import SATP, ErrorControlled, LateStart, PIControlled, StepRule
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
 
@@ -45,15 +45,19 @@ GRIDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "quadratic": quadratic_grid,
     "least noisy": least_noisy_grid,
 }
+BOTH = "start 0.2 + error"  # the measured start, then error control
 LONGEST = 0.3  # of the grid, for every rule: a tenth, their default, would forbid ten calls
 STARTS = {"start 0.05": 0.05, "start 0.2": 0.2, "start 0.5": 0.5}  # the share of variance that may be lost
 
 
-def rule_of(family: str, value: float) -> StepRule:
-    """A step rule with its budget or tolerance."""
+def rule_of(family: str, value: float, start: LateStart | None = None) -> StepRule:
+    """A step rule with its budget or tolerance; after a leap to the `start`, if there is one."""
+    rule: StepRule = PIControlled(value, longest=LONGEST)
     if family == "SATP":
-        return SATP(budget=value, longest=LONGEST)
-    return ErrorControlled(value, LONGEST) if family == "error" else PIControlled(value, longest=LONGEST)
+        rule = SATP(budget=value, longest=LONGEST)
+    elif family in ("error", BOTH):
+        rule = ErrorControlled(value, LONGEST)
+    return LateStart(start.sigma, rule) if start else rule
 
 
 def maps_of_the_host(problem: Problem, prior: Any, sampler: Any, noise: Any) -> tuple[Any, Tensor]:
@@ -80,13 +84,13 @@ def walked(rule: StepRule, maps: Tensor) -> float:
     return calls.mean().item()
 
 
-def setting(family: str, level: int, table: Tensor) -> float:
+def setting(family: str, level: int, table: Tensor, start: LateStart | None = None) -> float:
     """The budget or tolerance with which a rule makes `level` calls, by bisection of its logarithm."""
     low, high = -8.0, 3.0
     maps = table[0 if family == "SATP" else 1]
     for _ in range(14):
         middle = (low + high) / 2
-        low, high = (middle, high) if walked(rule_of(family, 10**middle), maps) > level else (low, middle)
+        low, high = (middle, high) if walked(rule_of(family, 10**middle, start), maps) > level else (low, middle)
     return 10**middle
 
 
@@ -98,8 +102,9 @@ def plugins_of(family: str, level: int, problem: Problem, table: Tensor | None) 
         options = late(problem, level, STARTS[family])
         return options["grid"], options
     assert table is not None  # the host was run before
-    value = float(f"{setting(family, level, table):.3g}")
-    return value, {"covariance": RunningSecant(), "steps": rule_of(family, value)}
+    start = measured_start(problem) if family == BOTH else None
+    value = float(f"{setting(family, level, table, start):.3g}")
+    return value, {"covariance": RunningSecant(), "steps": rule_of(family, value, start)}
 
 
 def late(problem: Problem, level: int, share: float) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Work:
             return level, result
         if family == "another seed":
             return level, restore(problem, self.prior, sampler, noise=noise_for(len(self.x), 1))
-        value, options = plugins_of(family, level, problem, torch.load(maps) if family in RULES else None)
+        value, options = plugins_of(family, level, problem, torch.load(maps) if family in (*RULES, BOTH) else None)
         return value, restore(problem, self.prior, sampler, noise=noise, **options)
 
 
@@ -189,10 +194,19 @@ def difference(mine: pd.DataFrame, other: pd.DataFrame, calls: float) -> dict[st
 
 
 def verdict(d: dict[str, float]) -> str:
-    """`held`: both bad ends within the margins; `dominated`: a good end beyond its margin; `open`: neither."""
+    """How one fares against another, from the intervals of its PSNR and LPIPS minus the other's.
+
+    held        both bad ends are within the margins
+    dominated   a good end is beyond its margin, and the other measure is no better on average
+    trade       a good end is beyond its margin, and the other measure is better on average
+    open        none of these: the intervals are too wide to tell
+    """
     if d["d_psnr_low"] >= WORST_PSNR and d["d_lpips_high"] <= WORST_LPIPS:
         return "held"
-    return "dominated" if d["d_psnr_high"] < WORST_PSNR or d["d_lpips_low"] > WORST_LPIPS else "open"
+    less, worse = d["d_psnr_high"] < WORST_PSNR, d["d_lpips_low"] > WORST_LPIPS
+    if not (less or worse):
+        return "open"
+    return "trade" if (less and d["d_lpips"] < 0) or (worse and d["d_psnr"] > 0) else "dominated"
 
 
 def summary(photos: pd.DataFrame) -> pd.DataFrame:
@@ -201,6 +215,7 @@ def summary(photos: pd.DataFrame) -> pd.DataFrame:
     for (split, task), part in photos.groupby(["split", "task"], sort=False):
         whole = part[part.family == "host"]
         grids = {g: part[part.family == g] for g in GRIDS}
+        grids |= {g: pd.concat([grids[g], whole]) for g in ("uniform", "least noisy")}  # with all 100 steps they are the host
         for (family, level), mine in part[part.family != "host"].groupby(["family", "level"], sort=False):
             calls = mine.nfe.mean()
             row = {"split": split, "task": task, "family": family, "level": level}
@@ -209,7 +224,7 @@ def summary(photos: pd.DataFrame) -> pd.DataFrame:
             to_host = difference(mine, whole, calls)
             row |= to_host | {"no_loss": verdict(to_host) == "held"}
             for g, rows in grids.items():
-                fits = g != family and family != "another seed" and len(rows) and rows.nfe.max() >= calls - 3
+                fits = g != family and family != "another seed" and len(rows) and rows.nfe.min() <= calls <= rows.nfe.max() + 3
                 row[f"against {g}"] = verdict(difference(mine, rows, calls)) if fits else ""
             out.append(row)
     return pd.DataFrame(out)

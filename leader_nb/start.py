@@ -131,7 +131,7 @@ def least(Q: Matrix, inverse: Matrix, v: Tensor, rounds: int, accuracy: float) -
 
 
 def measured_start(
-    problem: Problem, share: float = 0.05, then: StepRule | None = None, spectrum: PowerSpectrum | None = None
+    problem: Problem, share: float = 0.2, then: StepRule | None = None, spectrum: PowerSpectrum | None = None
 ) -> LateStart:
     """The step rule that begins each image where its measurement allows: one call at the top, then a leap to sigma*.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
-from leader_nb import adapters, covariance, equations, oracle, steps, ucpm
+from leader_nb import adapters, covariance, equations, oracle, start, steps, ucpm
 
 WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
@@ -17,7 +17,8 @@ GROUPS = {
     "Uncertainty maps": (covariance, [n for n in covariance.__all__ if inspect.isclass(getattr(covariance, n))]),
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
-    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "LateStart"]),
+    "Where to begin": (start, ["measured_start", "PowerSpectrum", "measure_spectrum", "widest"]),
     "Equations": (equations, [n for n, f in vars(equations).items() if inspect.isfunction(f)]),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,20 +16,12 @@ from leader_nb.priors import Belief, Meter, Prior
 from leader_nb.problem import Problem
 from leader_nb.samplers.base import Sampler
 from leader_nb.schedule import check_grid
-from leader_nb.steps import Uniform
+from leader_nb.steps import StepRule, Uniform
 from leader_nb.tree import Tree, put, rows
 
 
 class Covariance(Protocol):
     def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]: ...
-
-
-class StepRule(Protocol):
-    needs_map: ClassVar[bool]
-
-    def init(self, sigmas: Tensor, batch: int) -> Tree: ...
-
-    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
 
 
 Modulate = Callable[[Belief, Tensor, Problem], Belief]

@@ -8,8 +8,8 @@ beside a covariance estimator; for the others cov may be None.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,17 @@ from torch import Tensor
 from leader_nb.equations import active_step, uncertainty
 from leader_nb.errors import InputError
 from leader_nb.tree import Tree
+
+
+class StepRule(Protocol):
+    """The contract above, for type checkers."""
+
+    @property
+    def needs_map(self) -> bool: ...
+
+    def init(self, sigmas: Tensor, batch: int) -> Tree: ...
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,45 @@ class PIControlled:
         there = torch.where(allowed | (place == k[:, None] - 1), place, last + 1).min(dim=1).values
         taken = {"length": torch.where(good, wanted, memo["length"]), "error": torch.where(good, error, memo["error"])}
         return there, {**memo, **taken}
+
+
+@dataclass(frozen=True, eq=False)
+class LateStart:
+    """One call at the first position, then a leap to the noisiest one at or below `sigma`; `then` takes it from there.
+
+    `sigma` (B,) is a noise level sigma_bar for each image, or one number for all. After the first call the state is all but
+    noise, the prior answers with little more than its mean, and the host's data step adds what the measurement says: what it
+    steps to is the measurement with noise of that level, as good a start as any, made by the host itself.
+    :func:`leader_nb.start.measured_start` finds the levels.
+    """
+
+    sigma: Tensor | float
+    then: StepRule = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        levels = torch.as_tensor(self.sigma)
+        if levels.ndim > 1 or not bool((levels > 0).all()):
+            raise InputError("sigma: give one noise level above 0 for each image, (B,), or one number for all")
+
+    @property
+    def needs_map(self) -> bool:
+        return self.then.needs_map
+
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
+        levels = torch.as_tensor(self.sigma, dtype=torch.float64).cpu().flatten()
+        if len(levels) not in (1, batch):
+            raise InputError(f"sigma: it has {len(levels)} noise levels for {batch} images; give one each")
+        place = torch.searchsorted(sigmas.contiguous(), levels.expand(batch).contiguous(), right=True) - 1
+        return {
+            **self.then.init(sigmas, batch),
+            "start": place.clamp(1, max(1, len(sigmas) - 2)),
+            "top": place * 0 + len(sigmas) - 1,
+        }
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        there, after = self.then.next(k, cov, memo)
+        leap = torch.minimum(memo["start"], k - 1)
+        return torch.where(k == memo["top"], leap, there), {**memo, **after}
 
 
 def image_power(x: Tensor, exponent: float) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
-from leader_nb import adapters, calibration, covariance, equations, oracle, propositions, steps, ucpm
+from leader_nb import adapters, calibration, covariance, equations, oracle, propositions, start, steps, ucpm
 
 WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
@@ -18,7 +18,8 @@ GROUPS = {
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
-    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled"]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "LateStart"]),
+    "Where to begin": (start, ["measured_start", "PowerSpectrum", "measure_spectrum", "widest"]),
     "The propositions": (
         propositions,
         [

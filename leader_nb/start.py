@@ -1,0 +1,161 @@
+"""Where to begin: the noise level above which a walk decides little that the measurement has not decided already.
+
+The noisy steps of a walk settle the directions of x0 in which it is still open. Let Cov(x0 | y) have eigenvalues l, and begin
+at noise level sigma with the posterior mean plus noise. For a Gaussian the walk multiplies the deviation along each
+eigenvector by sqrt(l / (l + sigma^2)), so that it ends with the variance
+
+    l sigma^2 / (l + sigma^2),    short of l by the share    l / (l + sigma^2).
+
+The share is largest for the widest direction, l_max. A start that may lose no more than a given `share` of any of them is
+
+    sigma*^2 = l_max (1 - share) / share.
+
+Cov(x0 | y) follows from A and sigma_y under a Gaussian model of photographs, :class:`PowerSpectrum`. No network is asked, and
+the numbers in y do not matter: under such a model the posterior covariance is the same for every y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leader_nb.errors import InputError
+from leader_nb.operators import Operator
+from leader_nb.operators.pixelwise import COLOUR_AXES
+from leader_nb.problem import Problem
+from leader_nb.steps import LateStart, StepRule, Uniform
+
+FLOOR = 0.05  # measurements count as no better than this, in [-1, 1] units: a fortieth of the range of pixels
+
+
+@dataclass(frozen=True)
+class PowerSpectrum:
+    """Photographs as a stationary Gaussian: along each colour axis, power N b k^-p at each of the N frequencies.
+
+    k is in cycles per picture, 1/2 for the mean, so that (b, p) do not depend on the number of pixels. Axes: grey, red
+    against green, yellow against blue; of an image with one channel, grey. The defaults are those of 80 training
+    photographs at 64 x 64 (:func:`measure_spectrum`), in squares of [-1, 1] units.
+    """
+
+    grey: tuple[float, float] = (0.03478, 2.449)
+    red_green: tuple[float, float] = (0.00276, 2.824)
+    yellow_blue: tuple[float, float] = (0.00649, 2.84)
+
+    def powers(self, shape: tuple[int, int, int]) -> Tensor:
+        """Eigenvalues of Cov(x0) for (C, H, W) images, (1, C, H, W) float64."""
+        axes = {1: (self.grey,), 3: (self.grey, self.red_green, self.yellow_blue)}.get(shape[0])
+        if axes is None:
+            raise InputError(f"shape: got {shape[0]} channels; the model of photographs knows 1 and 3")
+        k = frequencies(shape[1], shape[2])
+        return torch.stack([shape[1] * shape[2] * b * k**-p for b, p in axes])[None]
+
+
+def frequencies(height: int, width: int) -> Tensor:
+    """k in cycles per picture at each place of a two-dimensional Fourier transform, 1/2 at the mean, (H, W) float64."""
+    fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in (height, width))
+    k = (fy[:, None].square() + fx.square()).sqrt() * (height * width) ** 0.5
+    k[0, 0] = 0.5
+    return k
+
+
+def spectral(x: Tensor, powers: Tensor) -> Tensor:
+    """The matrix with eigenvalues `powers` (1, C, H, W) on colour axes and frequencies, times x (B, C, H, W)."""
+    axes = torch.tensor(COLOUR_AXES, dtype=torch.float64).to(x) if x.shape[1] == 3 else torch.eye(x.shape[1]).to(x)
+    c = torch.einsum("ji,bjhw->bihw", axes, x)
+    c = torch.fft.ifft2(powers * torch.fft.fft2(c)).real
+    return torch.einsum("ij,bjhw->bihw", axes, c)
+
+
+def measure_spectrum(images: Tensor) -> PowerSpectrum:
+    """(b, p) by least squares of log power on log k, octave by octave; images (B, 3, H, W), never the ones to be judged on."""
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 8:
+        raise InputError(f"images: got shape {tuple(images.shape)}; give (B, 3, H, W) of at least 8 pixels a side")
+    axes = torch.einsum("ji,bjhw->bihw", torch.tensor(COLOUR_AXES, dtype=torch.float64), images.double().cpu())
+    power = torch.fft.fft2(axes - axes.mean((0, 2, 3), keepdim=True), norm="ortho").abs().square().mean(0)
+    k = frequencies(*images.shape[-2:])
+    octave = k.log2().ceil()
+    inside = [octave == o for o in octave.unique() if o < octave.max()]  # the last holds only the corners
+    x = torch.stack([k[part].log().mean() for part in inside])
+    fits = []
+    for plane in power / k.numel():
+        y = torch.stack([plane[part].mean().log() for part in inside])
+        p = -((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+        fits.append((round((y.mean() + p * x.mean()).exp().item(), 5), round(p.item(), 3)))
+    return PowerSpectrum(*fits)
+
+
+def widest(operator: Operator, sigma_y: float, powers: Tensor, rounds: int = 100, accuracy: float = 0.03) -> float:
+    """l_max, the largest eigenvalue of Cov(x0 | y), from below; for the first image of the operator.
+
+    Its inverse is the least <v, Q v> / <v, v> of Q = C^-1 + A^T A / sigma_y^2, C with the eigenvalues `powers` (1, C, H, W).
+    Locally optimal conjugate gradients (Knyazev 2001) from a draw of C in the null space, where there is one. Two directions
+    are searched at a time: the residual preconditioned with Q for a constant A^T A, good for masks and blurs, and with C
+    inside the null space, good where that is wide. Ends when eight rounds gain less than `accuracy`; a round takes a dozen
+    Fourier transforms at most, two A and two A^T. No network call; a dozen float64 image buffers.
+    """
+    A, powers, noise = operator.rows(torch.tensor([0])), powers.to(operator.s.device), max(sigma_y, FLOOR) ** 2
+    gain, blind = A.s.double().square().expand(1, *A.image_shape).mean(), bool((A.s == 0).any())
+    similar = 1 / (1 / powers + gain / noise)
+
+    def precision(v: Tensor) -> Tensor:
+        return spectral(v, 1 / powers) + A.T(A(v.to(A.s.dtype))).double() / noise
+
+    def unseen(v: Tensor) -> Tensor:
+        return A.null(v.to(A.s.dtype)).double()
+
+    def searches(r: Tensor) -> list[Tensor]:
+        return [spectral(r, similar), *([unseen(spectral(unseen(r), powers))] if blind else [])]
+
+    draw = torch.randn(A.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first = spectral(draw[None].to(powers), powers)
+    return 1 / least(precision, searches, unseen(first) if blind else first, rounds, accuracy)
+
+
+def least(
+    Q: Callable[[Tensor], Tensor], searches: Callable[[Tensor], list[Tensor]], v: Tensor, rounds: int, accuracy: float
+) -> float:
+    """The smallest eigenvalue of Q, from above: the best of span(v, searches of the residual, last move), round after round."""
+    basis, images, found = [v / v.norm()], [Q(v / v.norm())], []
+    for _ in range(rounds):
+        B, QB = (torch.stack([b.flatten() for b in part], 1) for part in (basis, images))
+        lengths, turn = torch.linalg.eigh(B.T @ B)
+        good = lengths > 1e-10 * lengths[-1]  # directions that have become parallel count once
+        root = turn[:, good] / lengths[good].sqrt()
+        values, vectors = torch.linalg.eigh(root.T @ (B.T @ QB) @ root)
+        weights = root @ vectors[:, 0]
+        found.append(values[0].item())
+        if len(found) > 8 and found[-9] < (1 + accuracy) * found[-1]:
+            break
+        move = torch.cat([torch.zeros(1).to(B), weights[1:]])
+        v, Qv, step, Qstep = (m.view_as(v) for m in (B @ weights, QB @ weights, B @ move, QB @ move))
+        new = [d / d.norm() for d in searches(Qv - found[-1] * v) if d.norm() > 0]
+        pairs = [(v, Qv), *((d, Q(d)) for d in new)]
+        if step.norm() > 0:
+            pairs.append((step / step.norm(), Qstep / step.norm()))
+        basis, images = map(list, zip(*pairs, strict=True))
+    return found[-1]
+
+
+def measured_start(
+    problem: Problem, share: float = 0.2, then: StepRule | None = None, spectrum: PowerSpectrum | None = None
+) -> LateStart:
+    """The step rule that begins each image where its measurement allows: one call at the top, then a leap to sigma*.
+
+    `share` of its variance is what the widest direction left open by the measurement may lose; `then` takes the steps after
+    the leap, one position at a time unless told otherwise. Costs no network call; images that share A and sigma_y share the
+    work, which is that of a few calls of a small network for an image of 64 x 64 pixels.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share: got {share}; give a number between 0 and 1, the share of variance that may be lost")
+    powers, known, levels = (spectrum or PowerSpectrum()).powers(problem.operator.image_shape), {}, []
+    for i, sigma_y in enumerate(problem.sigma_y.tolist()):
+        operator = problem.operator.rows(torch.tensor([i]))
+        alike = all(getattr(problem.operator, name).shape[0] == 1 for name in operator.batched)
+        key = (sigma_y, -1 if alike else i)
+        if key not in known:
+            known[key] = widest(operator, sigma_y, powers)
+        levels.append((known[key] * (1 - share) / share) ** 0.5)
+    return LateStart(torch.tensor(levels, dtype=torch.float64), then or Uniform())

@@ -1,0 +1,185 @@
+"""The start that is measured: the widest open direction, and the leap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from laws import check_step_rule, normal, same
+from leader_nb import DDNM, Schedule, leader, noise_for, parse_task, restore
+from leader_nb.errors import InputError
+from leader_nb.mixture import image_mixture, mixture_from_covariances
+from leader_nb.noise import Noise
+from leader_nb.operators import denoising, inpainting
+from leader_nb.problem import Problem
+from leader_nb.schedule import uniform_grid
+from leader_nb.start import FLOOR, PowerSpectrum, measure_spectrum, measured_start, spectral, widest
+from leader_nb.steps import ErrorControlled, LateStart, PIControlled
+
+SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
+TASKS = (
+    "inpaint70@0",
+    "inpaint30@0.05",
+    "sr4@0",
+    "sr2@0.05",
+    "gaussian@0.05",
+    "color@0",
+    "color@0.1",
+    "cs25@0.05",
+    "denoise@0.1",
+)
+
+
+def blind(size: int = 8, channels: int = 1, batch: int = 1) -> Problem:
+    """A = 0."""
+    x = normal(batch, channels, size, size)
+    operator = inpainting(torch.zeros(batch, 1, size, size, dtype=torch.bool), (channels, size, size), x)
+    return Problem(0 * x, operator, torch.zeros(batch, dtype=torch.float64))
+
+
+def dense(f, shape: tuple[int, ...]) -> Tensor:
+    """The matrix of a linear f on images of `shape`, one row for each output."""
+    basis = torch.eye(torch.Size(shape).numel(), dtype=torch.float64).view(-1, *shape)
+    return torch.cat([f(b[None]).flatten()[None] for b in basis]).T
+
+
+def test_the_model_is_a_covariance_with_the_powers_it_says() -> None:
+    for shape in ((1, 6, 8), (3, 8, 4)):
+        powers = PowerSpectrum().powers(shape)
+        C = dense(lambda x, p=powers: spectral(x, p), shape)
+        assert torch.allclose(C, C.T, atol=1e-12)
+        assert torch.allclose(torch.linalg.eigvalsh(C), powers.flatten().sort().values, rtol=1e-9)
+
+
+def test_its_constants_come_back_from_samples() -> None:
+    powers = PowerSpectrum().powers((3, 32, 32))
+    images = spectral(normal(300, 3, 32, 32, seed=5), powers.sqrt())
+    found, true = measure_spectrum(images), PowerSpectrum()
+    for a, b in ((found.grey, true.grey), (found.red_green, true.red_green), (found.yellow_blue, true.yellow_blue)):
+        assert a[0] == pytest.approx(b[0], rel=0.2) and a[1] == pytest.approx(b[1], abs=0.12)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_widest_direction_is_that_of_the_posterior(task: str) -> None:
+    """The largest eigenvalue of C - C A^T (A C A^T + sigma^2 I)^-1 A C, written out."""
+    problem = parse_task(task).measure(normal(1, 3, 8, 8))
+    operator, powers = problem.operator, PowerSpectrum().powers((3, 8, 8))
+    sigma = max(problem.sigma_y.item(), FLOOR)
+    C, A = dense(lambda x: spectral(x, powers), (3, 8, 8)), dense(operator, (3, 8, 8))
+    K = A @ C @ A.T + sigma**2 * torch.eye(len(A)).double()
+    true = torch.linalg.eigvalsh(C - C @ A.T @ torch.linalg.solve(K, A @ C))[-1].item()
+    assert widest(operator, sigma, powers) == pytest.approx(true, rel=0.06)
+    assert widest(operator, sigma, powers, 300, 1e-9) == pytest.approx(true, rel=1e-3)
+
+
+def test_directions_that_span_the_picture_are_found() -> None:
+    """On 64 x 64 pixels too: nothing was measured of colour, so its widest direction is that of the mean yellow and blue."""
+    powers = PowerSpectrum().powers((3, 64, 64))
+    for task, dtype in (("color@0", torch.float64), ("color@0", torch.float32), ("color@0.05", torch.float64)):
+        operator = parse_task(task).operator((3, 64, 64), torch.zeros(1, dtype=dtype))
+        assert widest(operator, 0.0, powers) == pytest.approx(powers[0, 1:].max().item(), rel=0.02)
+
+
+def test_a_blind_measurement_begins_at_full_noise_and_a_perfect_one_low() -> None:
+    """A = 0: all of the prior is open, so the higher the less may be lost; A = I without noise: next to nothing is."""
+    powers = PowerSpectrum().powers((3, 64, 64))
+    problem = blind(64, 3)
+    assert widest(problem.operator, 0.0, powers) == pytest.approx(powers.max().item(), rel=0.01)
+    rule = measured_start(problem, share=0.05)
+    assert rule.sigma.item() > 0.8 * SIGMAS[-1] and 100 - rule.init(SIGMAS, 1)["start"].item() <= 2
+    clear = Problem(problem.y, denoising((3, 64, 64), problem.y), problem.sigma_y)
+    assert measured_start(clear, 0.05).sigma.item() == pytest.approx(FLOOR * 19**0.5, rel=0.02)
+
+
+def test_it_begins_no_later_when_less_is_known_or_less_may_be_lost() -> None:
+    x = normal(1, 3, 16, 16)
+    level = {t: measured_start(parse_task(t).measure(x)).sigma.item() for t in ("inpaint30@0", "inpaint70@0", "inpaint95@0")}
+    assert level["inpaint30@0"] < level["inpaint70@0"] < level["inpaint95@0"]
+    problem = parse_task("sr4@0").measure(x)
+    shares = [measured_start(problem, s).sigma.item() for s in (0.5, 0.1, 0.01)]
+    assert shares == pytest.approx([shares[0] * n for n in (1, 3, 99**0.5)])
+    noisy = [measured_start(parse_task(f"denoise@{s}").measure(x)).sigma.item() for s in (0.02, 0.1, 0.5)]
+    assert noisy == sorted(noisy)
+
+
+def test_images_with_masks_of_their_own_get_levels_of_their_own() -> None:
+    x = normal(3, 3, 16, 16)
+    problem = parse_task("inpaint70@0").measure(x)
+    together = measured_start(problem).sigma
+    assert len(set(together.tolist())) == 3
+    for i in range(3):
+        assert measured_start(problem.rows(torch.tensor([i]))).sigma.item() == together[i].item()
+    assert len(set(measured_start(parse_task("color@0").measure(x)).sigma.tolist())) == 1
+
+
+def test_the_share_that_is_lost_is_the_share_asked_for() -> None:
+    """A Gaussian and A = 0: without fresh noise the walk is linear, so the variances of its results can be read off.
+
+    Along an eigenvector with variance l they are l sigma^2 / (l + sigma^2), to the error of 400 steps.
+    """
+    powers = torch.linspace(0.05, 2, 16, dtype=torch.float64)
+    basis = torch.linalg.qr(normal(16, 16))[0]
+    covariance = basis @ powers.diag() @ basis.T
+    prior = mixture_from_covariances(torch.ones(1), torch.zeros(1, 16), covariance[None], (1, 4, 4)).prior()
+    units = torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4)
+    noise = Noise(0, tuple(range(16)), source=lambda key, shape: units[key[1]] if key[2] == "x_T" else torch.zeros(shape))
+    walk = restore(blind(4, batch=16), prior, DDNM(eta_ddim=0.0), grid=400, noise=noise, steps=LateStart(3.0)).image.flatten(1)
+    variances = ((walk @ basis).T @ (walk @ basis)).diagonal()
+    level = Schedule().sigma(torch.tensor([Schedule().nearest_time(3.0)]), powers).item()
+    assert torch.allclose(variances / powers, level**2 / (powers + level**2), rtol=0.05)
+    assert 1 - variances[-1] / powers[-1] == pytest.approx(2 / 11, rel=0.1)
+
+
+# --- The leap ------------------------------------------------------------------------------------------------------
+
+PROBLEM = parse_task("pool4@0").measure(0.3 * normal(3, 1, 8, 8))
+PRIOR = image_mixture(8).prior()
+
+
+@pytest.mark.parametrize(
+    "rule", [LateStart(1.0), LateStart(1e9), LateStart(1e-9), LateStart(2.0, PIControlled(1e-3))], ids=repr
+)
+def test_laws_of_the_leap(rule: LateStart) -> None:
+    """k' < k, not below 0, each image by its own map, for good maps and bad."""
+    check_step_rule(rule, torch.cat([normal(3, 1, 2, 2).abs(), torch.full((1, 1, 2, 2), torch.nan)]))
+
+
+def test_one_call_and_then_from_its_own_level() -> None:
+    levels = torch.tensor([0.5, 5.0, 1e9])
+    result = restore(PROBLEM, PRIOR, DDNM(), grid=100, steps=LateStart(levels))
+    for i, level in enumerate(levels.tolist()):
+        below = int((SIGMAS[1:-1] <= level).sum())
+        assert (
+            result.nfe[i] == 1 + below and result.times[i][0] == 990 and result.times[i][1:] == uniform_grid(100)[100 - below :]
+        )
+    alone = PROBLEM.rows(torch.tensor([1]))
+    part = restore(alone, PRIOR, DDNM(), noise=replace(noise_for(1), ids=(1,)), steps=LateStart(5.0))
+    same(part.image, result.image[1:2], "batch of one")
+    same(restore(PROBLEM, PRIOR, DDNM()).image[2], result.image[2], "begun at the top it is the host")
+
+
+def test_it_leaves_the_rest_to_another_rule() -> None:
+    plugins = leader(modulate=None, steps=LateStart(5.0, ErrorControlled(1e-3)))
+    result = restore(PROBLEM, PRIOR, DDNM(), grid=100, **plugins)
+    plain = restore(PROBLEM, PRIOR, DDNM(), grid=100, steps=LateStart(5.0))
+    assert (result.nfe < plain.nfe).all() and PROBLEM.residual(result.image).max() < 1e-12
+    with pytest.raises(InputError, match="map"):
+        restore(PROBLEM, PRIOR, DDNM(), steps=LateStart(5.0, ErrorControlled()))
+    assert (restore(PROBLEM, PRIOR, DDNM(), grid=1, steps=LateStart(5.0)).nfe == 1).all()
+
+
+def test_bad_starts_are_refused() -> None:
+    for level in (0.0, -1.0, float("nan"), torch.ones(2, 2)):
+        with pytest.raises(InputError, match="sigma"):
+            LateStart(level)
+    with pytest.raises(InputError, match="2 noise levels for 3 images"):
+        restore(PROBLEM, PRIOR, DDNM(), steps=LateStart(torch.ones(2)))
+    with pytest.raises(InputError, match="share"):
+        measured_start(PROBLEM, share=1.0)
+    with pytest.raises(InputError, match="channels"):
+        PowerSpectrum().powers((2, 8, 8))
+    with pytest.raises(InputError, match="images"):
+        measure_spectrum(normal(2, 1, 16, 16))

@@ -16,7 +16,7 @@ from leader_nb.priors import Belief, Meter, Prior
 from leader_nb.problem import Problem
 from leader_nb.samplers.base import Sampler
 from leader_nb.schedule import check_grid
-from leader_nb.steps import StepRule, Uniform
+from leader_nb.steps import NeedsProblem, StepRule, Uniform
 from leader_nb.tree import Tree, put, rows
 
 
@@ -151,7 +151,8 @@ class Run:
         x, carry = self.sampler.init(self.problem, self.noise)
         sigmas = self.prior.schedule.sigma(self.clock, x.new_empty(0).double().cpu()).flatten()
         state = {"x": x, "k": torch.full((batch,), length), "visits": torch.zeros(batch, length + 1).short()}
-        return state, {"carry": carry, "memory": {}, "memo": self.steps.init(sigmas, batch)}
+        rule = self.steps.for_problem(self.problem) if isinstance(self.steps, NeedsProblem) else self.steps
+        return state, {"carry": carry, "memory": {}, "memo": rule.init(sigmas, batch)}
 
     def rows(self, index: Tensor) -> Run:
         """The same run for some of the images."""

@@ -17,7 +17,7 @@ the numbers in y do not matter: under such a model the posterior covariance is t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from leader_nb.errors import InputError
 from leader_nb.operators import Operator
 from leader_nb.operators.pixelwise import COLOUR_AXES
 from leader_nb.problem import Problem
-from leader_nb.steps import LateStart, StepRule, Uniform
+from leader_nb.steps import LateStart, StepRule, Uniform, leap
+from leader_nb.tree import Tree
 
 FLOOR = 0.05  # measurements count as no better than this, in [-1, 1] units: a fortieth of the range of pixels
 
@@ -139,23 +140,49 @@ def least(
     return found[-1]
 
 
-def measured_start(
-    problem: Problem, share: float = 0.2, then: StepRule | None = None, spectrum: PowerSpectrum | None = None
-) -> LateStart:
-    """The step rule that begins each image where its measurement allows: one call at the top, then a leap to sigma*.
+@dataclass(frozen=True)
+class MeasuredStart:
+    """A step rule that begins each image where its measurement allows: one call at the top, then a leap to sigma*.
 
     `share` of its variance is what the widest direction left open by the measurement may lose; `then` takes the steps after
     the leap, one position at a time unless told otherwise. Costs no network call; images that share A and sigma_y share the
     work, which is that of a few calls of a small network for an image of 64 x 64 pixels.
     """
-    if not 0 < share < 1:
-        raise InputError(f"share: got {share}; give a number between 0 and 1, the share of variance that may be lost")
-    powers, known, levels = (spectrum or PowerSpectrum()).powers(problem.operator.image_shape), {}, []
-    for i, sigma_y in enumerate(problem.sigma_y.tolist()):
-        operator = problem.operator.rows(torch.tensor([i]))
-        alike = all(getattr(problem.operator, name).shape[0] == 1 for name in operator.batched)
-        key = (sigma_y, -1 if alike else i)
-        if key not in known:
-            known[key] = widest(operator, sigma_y, powers)
-        levels.append((known[key] * (1 - share) / share) ** 0.5)
-    return LateStart(torch.tensor(levels, dtype=torch.float64), then or Uniform())
+
+    share: float = 0.2
+    then: StepRule = field(default_factory=Uniform)
+    spectrum: PowerSpectrum = field(default_factory=PowerSpectrum)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"share: got {self.share}; give a number between 0 and 1, the share of variance that may be lost")
+
+    @property
+    def needs_map(self) -> bool:
+        return self.then.needs_map
+
+    def for_problem(self, problem: Problem) -> LateStart:
+        """The rule with the noise level of each image of `problem`."""
+        powers = self.spectrum.powers(problem.operator.image_shape)
+        known: dict[tuple[float, int], float] = {}
+        levels = []
+        for i, sigma_y in enumerate(problem.sigma_y.tolist()):
+            alike = all(getattr(problem.operator, name).shape[0] == 1 for name in problem.operator.batched)
+            key = (sigma_y, -1 if alike else i)
+            if key not in known:
+                known[key] = widest(problem.operator.rows(torch.tensor([i])), sigma_y, powers)
+            levels.append((known[key] * (1 - self.share) / self.share) ** 0.5)
+        return LateStart(torch.tensor(levels, dtype=torch.float64), self.then)
+
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
+        raise InputError("steps: a MeasuredStart has to see the measurement first; call its for_problem(problem)")
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        return leap(self.then, k, cov, memo)
+
+
+def measured_start(
+    problem: Problem, share: float = 0.2, then: StepRule | None = None, spectrum: PowerSpectrum | None = None
+) -> LateStart:
+    """The :class:`MeasuredStart` of one problem, whose `sigma` can be looked at."""
+    return MeasuredStart(share, then or Uniform(), spectrum or PowerSpectrum()).for_problem(problem)

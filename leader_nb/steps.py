@@ -2,20 +2,22 @@
 
 Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
 `next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. A rule with `needs_map` runs only
-beside a covariance estimator; for the others cov may be None.
+beside a covariance estimator; for the others cov may be None. One that also has `for_problem(problem)` is asked for the rule
+whose `init` counts, since it has to know A and sigma_y; its own `next` goes on from there.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from leader_nb.equations import active_step, uncertainty
 from leader_nb.errors import InputError
+from leader_nb.problem import Problem
 from leader_nb.tree import Tree
 
 
@@ -28,6 +30,13 @@ class StepRule(Protocol):
     def init(self, sigmas: Tensor, batch: int) -> Tree: ...
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]: ...
+
+
+@runtime_checkable
+class NeedsProblem(StepRule, Protocol):
+    """A step rule that looks at the measurement before the first step: `for_problem` is asked for the rule that then begins."""
+
+    def for_problem(self, problem: Problem) -> StepRule: ...
 
 
 @dataclass(frozen=True)
@@ -208,9 +217,13 @@ class LateStart:
         }
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
-        there, after = self.then.next(k, cov, memo)
-        leap = torch.minimum(memo["start"], k - 1)
-        return torch.where(k == memo["top"], leap, there), {**memo, **after}
+        return leap(self.then, k, cov, memo)
+
+
+def leap(then: StepRule, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+    """From the top position to the start in `memo`, and from there on as `then` says."""
+    there, after = then.next(k, cov, memo)
+    return torch.where(k == memo["top"], torch.minimum(memo["start"], k - 1), there), {**memo, **after}
 
 
 def image_power(x: Tensor, exponent: float) -> Tensor:

@@ -1,0 +1,97 @@
+"""What belongs in the preset that begins at the measured start? Training photographs only, so that the test ones stay unseen.
+
+    python benchmarks/presets.py --images DIR [--hosts ddnm ddpg projdiff] [--tasks ...] [--count 12] [--out FILE.csv]
+
+Every variant runs on the same photographs with the same noise. One row for each host, task and variant, with differences to
+the bare host paired by photograph; rows that are in the table already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from leader_nb import host, leader, load_prior, parse_task, restore
+from leader_nb.covariance import PyramidSecant, RunningSecant
+from leader_nb.data import load_image
+from leader_nb.metrics import bootstrap_interval, lpips_distance, psnr
+from leader_nb.presets import MODULATIONS
+from leader_nb.start import MeasuredStart
+from leader_nb.steps import ErrorControlled
+from leader_nb.summary import WORST_LPIPS, WORST_PSNR
+from leader_nb.train import image_files
+
+HOSTS = ("ddnm", "ddpg", "projdiff")
+TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "cs25@0.05")
+ESTIMATORS = {"E10": RunningSecant(), "E14": PyramidSecant()}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Name -> plug-ins. `start`: the measured start; `error`: error control after it; `map`, `both`: the modulation."""
+    start, error = MeasuredStart(), MeasuredStart(then=ErrorControlled())
+    table: dict[str, dict[str, Any]] = {"host": {}, "leader": leader(), "start": {"steps": start}}
+    for name, estimator in ESTIMATORS.items():
+        table[f"start error {name}"] = {"covariance": estimator, "steps": error}
+        for modulation in ("map", "both"):
+            table[f"start error {modulation} {name}"] = {
+                "covariance": estimator,
+                "steps": error,
+                "modulate": MODULATIONS[modulation],
+            }
+        table[f"start map {name}"] = {"covariance": estimator, "steps": start, "modulate": MODULATIONS["map"]}
+    table["leader E14"] = leader(covariance=PyramidSecant())
+    return table
+
+
+def compared(scores: tuple[Tensor, Tensor], base: tuple[Tensor, Tensor]) -> dict[str, object]:
+    """Means, paired differences with their intervals, and whether they are within the margins."""
+    row: dict[str, object] = {}
+    ends = []
+    for metric, value, reference in zip(("psnr", "lpips"), scores, base, strict=True):
+        mean, low, high = bootstrap_interval(value - reference)
+        row |= {metric: value.mean().item(), f"d_{metric}": mean, f"d_{metric}_low": low, f"d_{metric}_high": high}
+        ends.append((low, high))
+    return row | {"no_loss": ends[0][0] >= WORST_PSNR and ends[1][1] <= WORST_LPIPS}
+
+
+def cell(host_name: str, task_name: str, x: Tensor, out: Path) -> None:
+    """All variants of one host on one task, appended to the table."""
+    task, prior = parse_task(task_name), load_prior()
+    problem, sampler = task.measure(x), host(host_name, task.sigma, task)
+    base: tuple[Tensor, Tensor] | None = None
+    for name, plugins in variants().items():
+        result = restore(problem, prior, sampler, **plugins)
+        scores = psnr(result.image, x), lpips_distance(result.image, x)
+        base = base or scores
+        row = {"host": host_name, "task": task_name, "variant": name, "n": len(x), "nfe": result.nfe.float().mean().item()}
+        table = pd.DataFrame([row | compared(scores, base)]).round(5)
+        table.to_csv(out, mode="a", header=not out.is_file(), index=False)
+        print(table.to_string(index=False, header=False), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--hosts", nargs="+", default=HOSTS)
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--out", default="benchmarks/results/presets.csv")
+    args = parser.parse_args()
+    files = image_files(args.images, "train")
+    chosen = files[:: max(1, len(files) // args.count)][: args.count]
+    x, out = torch.cat([load_image(f, args.size) for f in chosen]), Path(args.out)
+    for host_name in args.hosts:
+        for task_name in args.tasks:
+            done = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=["host", "task"])
+            if not ((done["host"] == host_name) & (done["task"] == task_name)).any():
+                cell(host_name, task_name, x, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,7 @@ from leader_nb.problem import Problem
 from leader_nb.samplers import SAMPLERS, Sampler, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.sources import modules_of, source_hash
+from leader_nb.start import MeasuredStart
 from leader_nb.store import IDENTITY, Store
 from leader_nb.tasks import TASKS, Task, parse_task
 from leader_nb.zoo import choose_device, load_prior, prior_hash
@@ -110,8 +111,10 @@ PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
     "global-tuned": flat_for,
     "leader-paper": always(lambda: leader("paper")),
     "leader": always(leader),
+    "leader-start": always(lambda: leader("start")),
     "leader-tuned": leader_for,
     "modulate": always(lambda: leader(steps=None)),
+    "start": always(lambda: {"steps": MeasuredStart()}),
     "steps": always(lambda: leader(modulate=None)),
 }
 PLUGINS: tuple[str, ...] = tuple(PLUGIN_OPTIONS)

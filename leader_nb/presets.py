@@ -8,10 +8,11 @@ from leader_nb.covariance import RunningSecant, ScoreSquared
 from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import unknown
 from leader_nb.likelihood import Chain, MapLikelihood, Modulate
+from leader_nb.start import MeasuredStart
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.ucpm import UCPM, HuberTV
 
-PRESETS = ("calibrated", "paper")
+PRESETS = ("calibrated", "paper", "start")
 MODULATIONS: dict[str, Modulate | None] = {
     "both": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())),
     "map": MapLikelihood(),
@@ -26,6 +27,7 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP).
     "calibrated": our running estimate of the map (E10), UCPM followed by the map inside the likelihood, and the
     error-controlled step rule; constants chosen on training photographs (`benchmarks/step_rules.py`).
+    "start": "calibrated", begun where the measurement allows (:class:`leader_nb.start.MeasuredStart`).
     Potential, weights and eta are not published; ours are stated in :class:`UCPM` and :class:`SATP`.
     `overrides` replace a plug-in; None switches it off.
     """
@@ -36,6 +38,11 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
             "covariance": RunningSecant(),
             "modulate": MODULATIONS["both"],
             "steps": ErrorControlled(),
+        },
+        "start": {
+            "covariance": RunningSecant(),
+            "modulate": MODULATIONS["both"],
+            "steps": MeasuredStart(then=ErrorControlled()),
         },
         "paper": {"covariance": ScoreSquared(), "modulate": UCPM(), "steps": SATP()},
     }

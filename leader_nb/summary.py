@@ -36,11 +36,16 @@ LABELS = {
     "leader-paper": "+ LEADer (paper)",
     "leader": "+ LEADer",
     "leader-tuned": "+ LEADer tuned",
+    "start": "+ measured start",
+    "leader-start": "+ LEADer, measured start",
     "modulate": "+ modulation",
     "steps": "+ step rule",
 }
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
-TABLE_1 = (BASELINE, "equs", "global", "global-same-steps", "global-tuned", "leader-paper", "leader", "leader-tuned")
+TABLE_1 = (
+    *(BASELINE, "equs", "global", "global-same-steps", "global-tuned", "leader-paper", "leader", "leader-tuned"),
+    *("start", "leader-start"),
+)
 TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}
 
 # --- numbers ----------------------------------------------------------------------------------------------------

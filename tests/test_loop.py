@@ -15,6 +15,7 @@ from leader_nb.errors import InputError
 from leader_nb.likelihood import MapLikelihood
 from leader_nb.loop import State
 from leader_nb.noise import Noise, keyed_normal
+from leader_nb.presets import PRESETS
 from leader_nb.priors import Meter
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler, Step
@@ -249,7 +250,7 @@ def test_leader_refuses_what_it_does_not_know(options: dict) -> None:
         leader(**options)
 
 
-@pytest.mark.parametrize("preset", ["calibrated", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run(preset: str, exact: Prior, samples: Tensor) -> None:
     result = restore(parse_task("sr4@0.05").measure(samples), exact, DDNMPlus(), grid=20, **leader(preset))
     assert torch.isfinite(result.image).all() and (result.nfe <= 20).all() and (result.cov > 0).all()

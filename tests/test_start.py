@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from laws import check_step_rule, normal, same
-from leader_nb import DDNM, Schedule, leader, noise_for, parse_task, restore
+from leader_nb import DDNM, Schedule, leader, noise_for, parse_task, restore, restore_many
+from leader_nb.covariance import RunningSecant
 from leader_nb.errors import InputError
 from leader_nb.mixture import image_mixture, mixture_from_covariances
 from leader_nb.noise import Noise
 from leader_nb.operators import denoising, inpainting
 from leader_nb.problem import Problem
 from leader_nb.schedule import uniform_grid
-from leader_nb.start import FLOOR, PowerSpectrum, measure_spectrum, measured_start, spectral, widest
+from leader_nb.start import FLOOR, MeasuredStart, PowerSpectrum, measure_spectrum, measured_start, spectral, widest
 from leader_nb.steps import ErrorControlled, LateStart, PIControlled
 
 SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
@@ -171,14 +172,32 @@ def test_it_leaves_the_rest_to_another_rule() -> None:
     assert (restore(PROBLEM, PRIOR, DDNM(), grid=1, steps=LateStart(5.0)).nfe == 1).all()
 
 
+def test_the_rule_asks_for_the_problem_itself() -> None:
+    """In a batch and in a queue: every image gets the level of its own mask."""
+    x = 0.3 * normal(3, 1, 8, 8)
+    problem, rule = parse_task("inpaint70@0").measure(x), MeasuredStart(0.5, ErrorControlled(1e-2))
+    options = {"covariance": RunningSecant(), "steps": rule}
+    whole = restore(problem, PRIOR, DDNM(), **options)
+    given = restore(problem, PRIOR, DDNM(), **options | {"steps": measured_start(problem, 0.5, ErrorControlled(1e-2))})
+    same(whole.image, given.image, "the level found beforehand")
+    assert whole.times == given.times and len(set(whole.times)) > 1
+    for result in restore_many([problem], PRIOR, DDNM(), batch=2, **options):
+        same(result.image, whole.image[result.number : result.number + 1], "in a queue")
+    with pytest.raises(InputError, match="map"):
+        restore(problem, PRIOR, DDNM(), steps=rule)
+    with pytest.raises(InputError, match="for_problem"):
+        rule.init(SIGMAS, 3)
+
+
 def test_bad_starts_are_refused() -> None:
     for level in (0.0, -1.0, float("nan"), torch.ones(2, 2)):
         with pytest.raises(InputError, match="sigma"):
             LateStart(level)
     with pytest.raises(InputError, match="2 noise levels for 3 images"):
         restore(PROBLEM, PRIOR, DDNM(), steps=LateStart(torch.ones(2)))
-    with pytest.raises(InputError, match="share"):
-        measured_start(PROBLEM, share=1.0)
+    for share in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="share"):
+            MeasuredStart(share)
     with pytest.raises(InputError, match="channels"):
         PowerSpectrum().powers((2, 8, 8))
     with pytest.raises(InputError, match="images"):

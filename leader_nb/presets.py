@@ -27,7 +27,8 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP).
     "calibrated": our running estimate of the map (E10), UCPM followed by the map inside the likelihood, and the
     error-controlled step rule; constants chosen on training photographs (`benchmarks/step_rules.py`).
-    "start": "calibrated", begun where the measurement allows (:class:`leader_nb.start.MeasuredStart`).
+    "start": map and modulation of "calibrated", but begun where the measurement allows and from there on at the host's own
+    pace (:class:`leader_nb.start.MeasuredStart`; chosen in `benchmarks/presets.py`).
     Potential, weights and eta are not published; ours are stated in :class:`UCPM` and :class:`SATP`.
     `overrides` replace a plug-in; None switches it off.
     """
@@ -42,7 +43,7 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
         "start": {
             "covariance": RunningSecant(),
             "modulate": MODULATIONS["both"],
-            "steps": MeasuredStart(then=ErrorControlled()),
+            "steps": MeasuredStart(),
         },
         "paper": {"covariance": ScoreSquared(), "modulate": UCPM(), "steps": SATP()},
     }

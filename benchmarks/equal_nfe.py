@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from leader_nb.metrics import bootstrap_interval, lpips_distance, psnr
 from leader_nb.noise import noise_for
 from leader_nb.problem import Problem
 from leader_nb.schedule import Schedule, least_noisy_grid, log_snr_grid, quadratic_grid, uniform_grid
-from leader_nb.start import measured_start
+from leader_nb.start import MeasuredStart, measured_start
 from leader_nb.steps import SATP, ErrorControlled, LateStart, PIControlled, StepRule
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
@@ -47,7 +48,7 @@ GRIDS: dict[str, Callable[[int], tuple[int, ...]]] = {
 }
 BOTH = "start 0.2 + error"  # the measured start, then error control
 LONGEST = 0.3  # of the grid, for every rule: a tenth, their default, would forbid ten calls
-STARTS = {"start 0.05": 0.05, "start 0.2": 0.2, "start 0.5": 0.5}  # the share of variance that may be lost
+STARTS = {f"start {share}": share for share in (0.05, 0.2, 0.5, 0.8)}  # the share of variance that may be lost
 
 
 def rule_of(family: str, value: float, start: LateStart | None = None) -> StepRule:
@@ -57,7 +58,7 @@ def rule_of(family: str, value: float, start: LateStart | None = None) -> StepRu
         rule = SATP(budget=value, longest=LONGEST)
     elif family in ("error", BOTH):
         rule = ErrorControlled(value, LONGEST)
-    return LateStart(start.sigma, rule) if start else rule
+    return replace(start, then=rule) if start else rule
 
 
 def maps_of_the_host(problem: Problem, prior: Any, sampler: Any, noise: Any) -> tuple[Any, Tensor]:
@@ -76,7 +77,8 @@ def walked(rule: StepRule, maps: Tensor) -> float:
     """How many calls the rule makes over recorded maps (101, B), mean over images."""
     sigmas = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), maps.new_empty(0)).flatten()
     batch = maps.shape[1]
-    k, memo, calls = torch.full((batch,), 100), rule.init(sigmas, batch), torch.zeros(batch)
+    memo, calls = rule.init(sigmas, batch), torch.zeros(batch)
+    k = memo["start"] if isinstance(rule, LateStart) else torch.full((batch,), 100)
     while bool((k > 0).any()):
         cov = maps.gather(0, k[None]).view(batch, 1, 1, 1)
         there, memo = rule.next(k.clamp(min=1), cov, memo)
@@ -109,12 +111,12 @@ def plugins_of(family: str, level: int, problem: Problem, table: Tensor | None) 
 
 def late(problem: Problem, level: int, share: float) -> dict[str, Any]:
     """The measured start over the uniform grid that makes it `level` calls; at level 100 over the host's own grid."""
-    rule = measured_start(problem, share)
-    begin = torch.as_tensor(rule.sigma)[:, None]
+    rule = MeasuredStart(share)
+    begin = torch.as_tensor(rule.for_problem(problem).sigma)[:, None]
     for steps in range(level, 1000):
         times = torch.tensor(uniform_grid(steps))
         sigmas = Schedule().sigma(times, begin.new_empty(0)).flatten()[1:]
-        calls = 1 + (sigmas <= begin).sum(1).double().mean().item()
+        calls = (sigmas <= begin).sum(1).double().mean().item()
         if level == 100 or calls >= level - 0.5:
             break
     return {"grid": steps, "steps": rule}

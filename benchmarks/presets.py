@@ -34,13 +34,15 @@ ESTIMATORS = {"E10": RunningSecant(), "E14": PyramidSecant()}
 
 def variants() -> dict[str, dict[str, Any]]:
     """Name -> plug-ins. `start`: the measured start; `error`: error control after it; `map`, `both`: the modulation."""
-    rules = {"start": MeasuredStart(), "start error": MeasuredStart(then=ErrorControlled())}
-    table: dict[str, dict[str, Any]] = {"host": {}, "leader": leader(), "start": {"steps": rules["start"]}}
-    for (number, estimator), (begun, rule) in product(ESTIMATORS.items(), rules.items()):
-        for modulation in ("none", "map", "both"):
-            name = " ".join((begun, modulation, number)).replace(" none", "")
-            table[name] = {"covariance": estimator, "steps": rule, "modulate": MODULATIONS[modulation]}
-        table.pop(f"start {number}", None)  # nothing reads the map: `start` once more
+    start = MeasuredStart()
+    table: dict[str, dict[str, Any]] = {"host": {}, "leader": leader(), "start": {"steps": start}}
+    for (number, estimator), modulation in product(ESTIMATORS.items(), ("map", "both")):
+        table[f"start {modulation} {number}"] = {
+            "covariance": estimator,
+            "steps": start,
+            "modulate": MODULATIONS[modulation],
+        }
+    table["start error both E10"] = leader(steps=MeasuredStart(then=ErrorControlled()))
     return table | {"leader E14": leader(covariance=PyramidSecant())}
 
 

@@ -115,6 +115,7 @@ PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
     "leader-tuned": leader_for,
     "modulate": always(lambda: leader(steps=None)),
     "start": always(lambda: {"steps": MeasuredStart()}),
+    "start-half": always(lambda: {"steps": MeasuredStart(share=0.5)}),
     "steps": always(lambda: leader(modulate=None)),
 }
 PLUGINS: tuple[str, ...] = tuple(PLUGIN_OPTIONS)

@@ -16,7 +16,7 @@ from leader_nb.priors import Belief, Meter, Prior
 from leader_nb.problem import Problem
 from leader_nb.samplers.base import Sampler
 from leader_nb.schedule import check_grid
-from leader_nb.steps import NeedsProblem, StepRule, Uniform
+from leader_nb.steps import Begins, NeedsProblem, StepRule, Uniform
 from leader_nb.tree import Tree, put, rows
 
 
@@ -150,9 +150,12 @@ class Run:
         batch, length = len(self.problem), len(self.clock) - 1
         x, carry = self.sampler.init(self.problem, self.noise)
         sigmas = self.prior.schedule.sigma(self.clock, x.new_empty(0).double().cpu()).flatten()
-        state = {"x": x, "k": torch.full((batch,), length), "visits": torch.zeros(batch, length + 1).short()}
         rule = self.steps.for_problem(self.problem) if isinstance(self.steps, NeedsProblem) else self.steps
-        return state, {"carry": carry, "memory": {}, "memo": rule.init(sigmas, batch)}
+        memo, k = rule.init(sigmas, batch), torch.full((batch,), length)
+        if isinstance(rule, Begins):
+            x, k = rule.begin(x, sigmas, memo)
+        state = {"x": x, "k": k, "visits": torch.zeros(batch, length + 1).short()}
+        return state, {"carry": carry, "memory": {}, "memo": memo}
 
     def rows(self, index: Tensor) -> Run:
         """The same run for some of the images."""

@@ -2,8 +2,8 @@
 
 Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
 `next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. A rule with `needs_map` runs only
-beside a covariance estimator; for the others cov may be None. One that also has `for_problem(problem)` is asked for the rule
-whose `init` counts, since it has to know A and sigma_y; its own `next` goes on from there.
+beside a covariance estimator; for the others cov may be None. A rule may also choose where a walk begins (:class:`Begins`), and
+ask for the measurement before (:class:`NeedsProblem`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,16 @@ class StepRule(Protocol):
 
 @runtime_checkable
 class NeedsProblem(StepRule, Protocol):
-    """A step rule that looks at the measurement before the first step: `for_problem` is asked for the rule that then begins."""
+    """A step rule that looks at the measurement first: `for_problem` is asked for the rule whose `init` and `begin` count."""
 
     def for_problem(self, problem: Problem) -> StepRule: ...
+
+
+@runtime_checkable
+class Begins(StepRule, Protocol):
+    """A step rule that begins below the top: (x, k) from the host's first state z (B, C, H, W), all but pure noise."""
+
+    def begin(self, z: Tensor, sigmas: Tensor, memo: Tree) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -185,14 +192,14 @@ class PIControlled:
 
 @dataclass(frozen=True, eq=False)
 class LateStart:
-    """One call at the first position, then a leap to the noisiest one at or below `sigma`; `then` takes it from there.
+    """Begins at noise level `sigma` with x = sqrt(abar) mean + sqrt(1 - abar) z; `then` takes it from there.
 
-    `sigma` (B,) is a noise level sigma_bar for each image, or one number for all. After the first call the state is all but
-    noise, the prior answers with little more than its mean, and the host's data step adds what the measurement says: what it
-    steps to is the measurement with noise of that level, as good a start as any, made by the host itself.
-    :func:`leader_nb.start.measured_start` finds the levels.
+    `mean` (B, C, H, W) is what is expected of x0, or one image for all, `sigma` (B,) a noise level sigma_bar for each image, or one number for all:
+    the walk begins at the noisiest position at or below it, and takes the first step singly, since no map is known yet.
+    :func:`leader_nb.start.measured_start` finds both from the measurement.
     """
 
+    mean: Tensor
     sigma: Tensor | float
     then: StepRule = field(default_factory=Uniform)
 
@@ -209,21 +216,23 @@ class LateStart:
         levels = torch.as_tensor(self.sigma, dtype=torch.float64).cpu().flatten()
         if len(levels) not in (1, batch):
             raise InputError(f"sigma: it has {len(levels)} noise levels for {batch} images; give one each")
+        if len(self.mean) not in (1, batch):
+            raise InputError(f"mean: it has {len(self.mean)} images, the problem {batch}; give one each, or one for all")
         place = torch.searchsorted(sigmas.contiguous(), levels.expand(batch).contiguous(), right=True) - 1
-        return {
-            **self.then.init(sigmas, batch),
-            "start": place.clamp(1, max(1, len(sigmas) - 2)),
-            "top": place * 0 + len(sigmas) - 1,
-        }
+        return {**self.then.init(sigmas, batch), "start": place.clamp(1, len(sigmas) - 1)}
+
+    def begin(self, z: Tensor, sigmas: Tensor, memo: Tree) -> tuple[Tensor, Tensor]:
+        sigma = sigmas[memo["start"]].to(z).view(-1, 1, 1, 1)
+        return (self.mean.to(z) + sigma * z) / (1 + sigma**2).sqrt(), memo["start"]
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
-        return leap(self.then, k, cov, memo)
+        return after_start(self.then, k, cov, memo)
 
 
-def leap(then: StepRule, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
-    """From the top position to the start in `memo`, and from there on as `then` says."""
+def after_start(then: StepRule, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+    """One position from the start in `memo`, and from there on as `then` says."""
     there, after = then.next(k, cov, memo)
-    return torch.where(k == memo["top"], torch.minimum(memo["start"], k - 1), there), {**memo, **after}
+    return torch.where(k == memo["start"], k - 1, there), {**memo, **after}
 
 
 def image_power(x: Tensor, exponent: float) -> Tensor:

@@ -194,9 +194,9 @@ class PIControlled:
 class LateStart:
     """Begins at noise level `sigma` with x = sqrt(abar) mean + sqrt(1 - abar) z; `then` takes it from there.
 
-    `mean` (B, C, H, W) is what is expected of x0, or one image for all, `sigma` (B,) a noise level sigma_bar for each image, or one number for all:
-    the walk begins at the noisiest position at or below it, and takes the first step singly, since no map is known yet.
-    :func:`leader_nb.start.measured_start` finds both from the measurement.
+    `mean` (B, C, H, W) is what is expected of x0, or one image for all; `sigma` (B,) a noise level sigma_bar for each image, or
+    one number for all. The walk begins at the noisiest position at or below it, and takes the first step singly, since no map
+    is known yet. :func:`leader_nb.start.measured_start` finds both from the measurement.
     """
 
     mean: Tensor

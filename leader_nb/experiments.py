@@ -32,6 +32,7 @@ from leader_nb import metrics, pipeline
 from leader_nb.buffers import peak_images
 from leader_nb.controls import Flat, FlatModulation
 from leader_nb.crops import Photo
+from leader_nb.defaults_start import start_for
 from leader_nb.errors import InputError, one_line, unknown
 from leader_nb.loop import State, restore, trajectory
 from leader_nb.lpips_weights import load_lpips
@@ -115,6 +116,7 @@ PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
     "leader-tuned": leader_for,
     "modulate": always(lambda: leader(steps=None)),
     "start": always(lambda: {"steps": MeasuredStart()}),
+    "start-tuned": lambda host, task: {"steps": start_for(host, task)},
     "start-half": always(lambda: {"steps": MeasuredStart(share=0.5)}),
     "steps": always(lambda: leader(modulate=None)),
 }

@@ -23,7 +23,6 @@ from leader_nb.data import load_image
 from leader_nb.metrics import bootstrap_interval, lpips_distance, psnr
 from leader_nb.presets import MODULATIONS
 from leader_nb.start import MeasuredStart
-from leader_nb.steps import ErrorControlled
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
 
@@ -33,7 +32,7 @@ ESTIMATORS = {"E10": RunningSecant(), "E14": PyramidSecant()}
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """Name -> plug-ins. `start`: the measured start; `error`: error control after it; `map`, `both`: the modulation."""
+    """Name -> plug-ins. `start`: the measured start; `map`, `both`: the modulation after it."""
     start = MeasuredStart()
     table: dict[str, dict[str, Any]] = {"host": {}, "leader": leader(), "start": {"steps": start}}
     for (number, estimator), modulation in product(ESTIMATORS.items(), ("map", "both")):
@@ -42,7 +41,7 @@ def variants() -> dict[str, dict[str, Any]]:
             "steps": start,
             "modulate": MODULATIONS[modulation],
         }
-    table["start error both E10"] = leader(steps=MeasuredStart(then=ErrorControlled()))
+    table.pop("start map E14")  # nothing that the other three do not say
     return table | {"leader E14": leader(covariance=PyramidSecant())}
 
 

@@ -51,7 +51,10 @@ FOLDER = Path(__file__).parent / "results"
 TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05")
 CELL = ["host", "task", "grid"]
 METRICS = ("psnr", "lpips")
-ETAS = ("host, eta 0.75", "host", "host, eta 0.95", "host, eta 1")
+FRONTIERS = {
+    name: (f"{kind} 0.75", "host", f"{kind} 0.95", f"{kind} 1")
+    for name, kind in (("frontier", "host, eta"), ("null_frontier", "null eta"))
+}
 STRENGTHS = {3: (0.1,), 4: (0.05, 0.2)}  # mu of total variation, by trial; `leader()` has 0.05
 BANDS = {"all": (0.0, 1e9), "above 2": (2.0, 1e9), "0.2 to 2": (0.2, 2.0), "below 0.2": (0.0, 0.2)}  # of sigma_bar
 
@@ -182,6 +185,31 @@ class MappedNoise:
         return self.host.step(replace(b, eps=old * b.eps), s, problem, mapped, carry)
 
 
+@dataclass(frozen=True)
+class NullEta:
+    """`host` (DDNM or DDNM+) with another eta in what A does not see, and only there: the strength of fresh noise by itself.
+
+    DDNM+ reads its eta in a second place: a larger one lessens the weight of the measurement at low noise.
+    """
+
+    host: Any
+    eta: float
+    needs_gradient: ClassVar[bool] = False
+
+    @property
+    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+        return self.host.default_steps
+
+    def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
+        return self.host.init(problem, noise)
+
+    def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
+        null, usual = problem.operator.null, self.host.eta_ddim
+        fresh, old = self.eta / usual - 1, ((1 - self.eta**2) / (1 - usual**2)) ** 0.5 - 1
+        louder = lambda role, like: (z := noise(role, like)) + fresh * null(z)
+        return self.host.step(replace(b, eps=b.eps + old * null(b.eps)), s, problem, louder, carry)
+
+
 # --- 3: other potentials --------------------------------------------------------------------------------------------
 
 
@@ -266,6 +294,11 @@ def fresh_noise() -> Iterator[Variant]:
         yield Variant(2, f"noise, power {power:g}", sampler=make, plugins={"covariance": RunningSecant(), "modulate": Told()})
     for eta in (0.75, 0.95, 1.0):  # less or more fresh noise everywhere: is it the map, or the strength?
         yield Variant(2, f"host, eta {eta:g}", sampler=lambda s, eta=eta: replace(s, eta_ddim=eta))
+    for eta in (0.75, 0.95, 1.0):
+        yield Variant(2, f"null eta {eta:g}", sampler=lambda s, eta=eta: NullEta(s, eta))
+    for eta in (0.85, 0.95):  # the weight of the measurement from 0.75, the noise from here
+        make = lambda s, eta=eta: NullEta(replace(s, eta_ddim=0.75), eta)
+        yield Variant(2, f"eta 0.75, null eta {eta:g}", control="host, eta 0.75", sampler=make)
     less = lambda s: MappedNoise(replace(s, eta_ddim=0.75))
     plugins = {"covariance": RunningSecant(), "modulate": Told()}
     yield Variant(2, "eta 0.75, noise, power 1", control="host, eta 0.75", sampler=less, plugins=plugins)
@@ -326,17 +359,18 @@ def cell(where: tuple[str, str, int], x: Tensor, trials: set[int], out: Path) ->
         print(*where, variant.name, *(f"{name} {value.mean():.4f}" for name, value in scores.items()), flush=True)
 
 
-def frontier(part: pd.DataFrame, others: pd.DataFrame, draws: int = 2000) -> tuple[float, float, float]:
-    """PSNR above that of the bare host with the eta that has the same LPIPS, and its interval, bootstrapped by photograph.
+def frontier(part: pd.DataFrame, others: pd.DataFrame, curve: tuple[str, ...], draws: int = 2000) -> tuple[float, float, float]:
+    """PSNR above that of the host with the eta that has the same LPIPS, and its interval, bootstrapped by photograph.
 
-    Fresh noise moves a host from low LPIPS to high PSNR; linear between the etas that were run, and empty outside of them.
+    Fresh noise moves a host from low LPIPS to high PSNR along a `curve`, variants in rising order of eta: linear between
+    them, empty outside, and where LPIPS does not rise.
     """
     n, scores = len(part), {}
-    if not set(ETAS) <= set(others["variant"]):
+    if not set(curve) <= set(others["variant"]):
         return (np.nan,) * 3
     pick = np.vstack([np.arange(n), np.random.default_rng(0).integers(n, size=(draws, n))])
     for metric in METRICS:
-        columns = [others[others["variant"] == name].sort_values("photo")[metric].to_numpy() for name in ETAS]
+        columns = [others[others["variant"] == name].sort_values("photo")[metric].to_numpy() for name in curve]
         columns.append(part.sort_values("photo")[metric].to_numpy())
         scores[metric] = np.array([column[pick].mean(1) for column in columns])  # (etas + 1, draws + 1)
     gaps = []
@@ -348,7 +382,8 @@ def frontier(part: pd.DataFrame, others: pd.DataFrame, draws: int = 2000) -> tup
 
 
 def row_of(part: pd.DataFrame, others: pd.DataFrame) -> dict[str, object]:
-    """Means, and paired differences with intervals: d_ to the bare host, map_ to the control; and `frontier`.
+    """Means, and paired differences with intervals: d_ to the bare host, map_ to the control;
+    and the frontiers.
 
     `pays`: better than the control in one measure by the whole interval; in the other not worse by the whole interval, and
     within the margin. `no_loss` as in protocol.md, against the host.
@@ -361,7 +396,8 @@ def row_of(part: pd.DataFrame, others: pd.DataFrame) -> dict[str, object]:
             gaps = torch.tensor(part.set_index("photo")[metric] - other.set_index("photo")[metric])
             names = [f"{prefix}_{metric}{end}" for end in ("", "_low", "_high")]
             row |= dict(zip(names, bootstrap_interval(gaps), strict=True))
-    row |= dict(zip(("frontier", "frontier_low", "frontier_high"), frontier(part, others), strict=True))
+    for name, curve in FRONTIERS.items():
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), frontier(part, others, curve), strict=True))
     kept = row["map_psnr_low"] >= WORST_PSNR and row["map_lpips_high"] <= WORST_LPIPS
     sharper = row["map_lpips_high"] < 0 and row["map_psnr_high"] >= 0
     row["pays"] = kept and (sharper or (row["map_psnr_low"] > 0 and row["map_lpips_low"] <= 0))

@@ -174,7 +174,14 @@ def test_the_trials_run(places: ModuleType) -> None:
 
 
 def test_the_table_is_that_of_its_photographs(places: ModuleType) -> None:
+    """The rows of one host, and one row with frontiers."""
     folder = ROOT / "benchmarks" / "results"
-    found, table = places.summary(pd.read_csv(folder / "places_photos.csv")), pd.read_csv(folder / "places.csv")
-    pd.testing.assert_frame_equal(found, table, check_dtype=False, atol=2e-5)
-    assert (table["n"] == 12).all()
+    photos, table = pd.read_csv(folder / "places_photos.csv"), pd.read_csv(folder / "places.csv")
+    found = places.summary(photos[photos["host"] == "ddpg"])
+    committed = table[table["host"] == "ddpg"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, committed, check_dtype=False, atol=2e-5)
+    cell = photos[(photos["host"] == "ddnm") & (photos["task"] == "sr4@0.05") & (photos["grid"] == 100)]
+    row = places.row_of(cell[cell["variant"] == "noise, power 1"], cell)
+    there = table[(table["host"] == "ddnm") & (table["task"] == "sr4@0.05") & (table["variant"] == "noise, power 1")].iloc[0]
+    assert all(there[name] == pytest.approx(value, abs=2e-5) for name, value in row.items())
+    assert (table["n"] == 12).all() and len(table) == len(photos) / 12

@@ -57,8 +57,8 @@ class DiffPIR:
         abar_s = b.schedule.abar(s, b.x0)
         x0y = problem.operator.towards(b.x0.clamp(-1, 1), carry["seen"], self.rho(b, problem))
         spread = (1 - abar_s).sqrt()
-        injected = spread * self.zeta**0.5 * noise("step", x0y)
-        implied = spread * (1 - self.zeta) ** 0.5 * predicted_noise(b.x_t, x0y, b.abar)
+        injected = noise("step", x0y).mul_(spread * self.zeta**0.5)
+        implied = predicted_noise(b.x_t, x0y, b.abar).mul_(spread * (1 - self.zeta) ** 0.5)
         x = abar_s.sqrt() * x0y
         x += implied
         x += injected

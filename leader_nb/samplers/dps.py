@@ -56,8 +56,8 @@ class DPS:
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         x0 = b.x0.clamp(-1, 1) if self.clip else b.x0
         mean, variance = ancestral(b, x0, s)
-        injected = variance.sqrt() * noise("step", x0)
-        x = mean + injected
+        injected = noise("step", x0).mul_(variance.sqrt())
+        x = mean.add_(injected)
         x -= self.zeta(b, s) * self.slope(b, x0, problem)
         return Step(x0, x, carry, injected)
 
@@ -72,7 +72,7 @@ class DPS:
         A = problem.operator
         r = A.on_measured(A(x0) - problem.y)
         length = image_by_image(torch.linalg.vector_norm, r).view(-1, 1, 1, 1)
-        kept = (x0 - b.x0).sign_().abs_().neg_().add_(1)  # 1, or 0 where clipped; a comparison would take longer to convert
+        kept = x0.clone().eq_(b.x0)  # 1, or 0 where clipped, in the dtype of x0: to convert a comparison takes longer
         pull = A.T(r)
         pull /= torch.where(length > 0, length, 1.0)
         pull *= kept

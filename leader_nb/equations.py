@@ -1,6 +1,7 @@
 """The paper's equations, one function each, on (B, C, H, W) images with (B, 1, 1, 1) coefficients.
 
 Numbers in docstrings are those of the LEADer paper. Covariances are diagonals, kept in the shape of the image.
+Sums of images are finished in the memory of their first term: the same bits, and a buffer less for each further term.
 """
 
 from __future__ import annotations
@@ -11,24 +12,29 @@ from torch import Tensor
 
 def tweedie(x_t: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
     """Eq. 2: x0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar), the posterior mean E[x0 | x_t]."""
-    return (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
+    return (x_t - (1 - abar).sqrt() * eps).div_(abar.sqrt())
 
 
 def predicted_noise(x_t: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
     """Eq. 2 solved for eps = (x_t - sqrt(abar) x0) / sqrt(1 - abar)."""
-    return (x_t - abar.sqrt() * x0) / (1 - abar).sqrt()
+    return (x_t - abar.sqrt() * x0).div_((1 - abar).sqrt())
 
 
 def diffuse(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
     """Eq. 5: x_t = sqrt(abar) x0 + sqrt(1 - abar) eps."""
-    return abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+    x_t = abar.sqrt() * x0
+    x_t += (1 - abar).sqrt() * eps
+    return x_t
 
 
 def ddim(x0: Tensor, eps: Tensor, z: Tensor, abar_s: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """Eqs. 7 and 21 with sigma_s = eta sqrt(1 - abar_s): the next state x_s, and the fresh noise inside it."""
     spread = (1 - abar_s).sqrt()
     injected = spread * eta * z
-    return abar_s.sqrt() * x0 + spread * (1 - eta**2) ** 0.5 * eps + injected, injected
+    x = abar_s.sqrt() * x0
+    x += spread * (1 - eta**2) ** 0.5 * eps
+    x += injected
+    return x, injected
 
 
 def score(eps: Tensor, abar: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leader_nb.equations import predicted_noise
 from leader_nb.errors import InputError, unknown
 from leader_nb.priors import Prediction, Prior, complete
 from leader_nb.schedule import Schedule
@@ -45,7 +46,9 @@ def mirrored(prior: Prior, where: Tensor, variant: str = "correct") -> Prior:
         seen = flip(x_t, where)
         said = prior.predict(seen, t, schedule)
         if variant == "released":
-            eps, x0 = complete(said, seen, schedule.abar(t, x_t))
+            abar = schedule.abar(t, x_t)
+            eps, x0 = complete(said, seen, abar)
+            eps = predicted_noise(seen.detach(), x0.detach(), abar) if eps is None else eps
             return Prediction(eps, flip(x0, where), said.variance)
         back = [None if part is None else flip(part, where) for part in (said.eps, said.x0, said.variance)]
         return Prediction(*back)

@@ -19,9 +19,16 @@ Source = Callable[[tuple, tuple[int, ...]], Tensor]
 
 def keyed_normal(key: tuple, shape: tuple[int, ...]) -> Tensor:
     """Standard normals of `shape`, a pure function of `key` (a tuple of integers and strings)."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    return torch.randn(shape, generator=generator)
+    return keyed_normals([key], shape)[0]
+
+
+def keyed_normals(keys: Sequence[tuple], shape: tuple[int, ...]) -> Tensor:
+    """One :func:`keyed_normal` for each key, drawn in place, (len(keys), *shape)."""
+    draws, generator = torch.empty(len(keys), *shape), torch.Generator()
+    for draw, key in zip(draws, keys, strict=True):
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+        draw.normal_(generator=generator.manual_seed(int.from_bytes(digest, "little") >> 1))
+    return draws
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Noise:
         times = self.times or (None,) * len(self.ids)
         visits = self.visits or (0,) * len(self.ids)
         keys = [(self.seed, i, role, t, v) for i, t, v in zip(self.ids, times, visits, strict=True)]
-        return torch.stack([self.source(key, tuple(like.shape[1:])) for key in keys]).to(like)
+        shape = tuple(like.shape[1:])
+        if self.source is keyed_normal:
+            return keyed_normals(keys, shape).to(like)
+        return torch.stack([self.source(key, shape) for key in keys]).to(like)
 
 
 def noise_for(batch: int, seed: int = 0, ids: Sequence[int] | None = None) -> Noise:

@@ -326,8 +326,11 @@ def gather(down: Tensor, right: Tensor, *, sign: float, inside: bool = False) ->
     With sign -1 this is the adjoint of :func:`differences`. `inside` drops the edges that leave the image.
     """
     if inside:
-        down, right = F.pad(down[..., :-1, :], (0, 0, 0, 1)), F.pad(right[..., :, :-1], (0, 1, 0, 0))
-    total = sign * (down + right)
+        total = F.pad(down[..., :-1, :], (0, 0, 0, 1))
+        total += F.pad(right[..., :, :-1], (0, 1, 0, 0))
+    else:
+        total = down + right
+    total *= sign
     total[..., 1:, :] += down[..., :-1, :]
     total[..., :, 1:] += right[..., :, :-1]
     return total

@@ -44,10 +44,11 @@ class Meter:
         return replace(self, index=index if self.index is None else self.index[index])
 
     def count(self, nfe: int = 0, backward: int = 0) -> None:
-        rows = slice(None) if self.index is None else self.index
         for tally, calls in ((self.nfe, nfe), (self.backward, backward)):
-            if calls:
-                tally[rows] += calls
+            if calls and self.index is None:
+                tally += calls
+            elif calls:
+                tally[self.index] += calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +75,14 @@ class Prior:
             said = self.predict(leaf, t, self.schedule)
             abar = self.schedule.abar(t, x_t)
             eps, x0 = complete(said, leaf, abar)
+            own = x0.detach()
         if gradient and not x0.requires_grad:
             raise InputError(
                 f"prior: {self.name!r} answers without a gradient, which DPS and SITCOM need; let its predict run under"
                 " autograd, or take a host that does without, such as DDNM+, DDRM or DiffPIR"
             )
         variance = None if said.variance is None else said.variance.detach()
-        return Belief(self, x_t, t, abar, eps.detach(), x0.detach(), variance, (leaf, x0) if gradient else None)
+        return Belief(self, x_t, t, abar, own, own, eps, variance, (leaf, x0) if gradient else None)
 
     @staticmethod
     def from_diffusers(path_or_id: Any, scheduler: Any = None, device: str | torch.device = "cpu", name: str = "") -> Prior:
@@ -117,31 +119,33 @@ class Prior:
         return replace(self, meter=self.meter.rows(index)) if self.meter else self
 
 
-def complete(said: Prediction, x_t: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
-    """(eps, x0) from whichever the network gave (both are taken as they are), in the dtype of x_t; eps has no graph of x0's."""
+def complete(said: Prediction, x_t: Tensor, abar: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(eps or None, x0) from whichever the network gave (both are taken as they are), in the dtype of x_t; eps has no graph."""
+    eps = None if said.eps is None else said.eps.to(x_t.dtype)
+    told = None if eps is None else eps.detach()
     if said.x0 is not None:
-        x0 = said.x0.to(x_t.dtype)
-        return predicted_noise(x_t.detach(), x0.detach(), abar) if said.eps is None else said.eps.to(x_t.dtype), x0
-    if said.eps is None:
+        return told, said.x0.to(x_t.dtype)
+    if eps is None:
         raise InputError("predict: it returned neither eps nor x0; set one of them in its Prediction")
-    eps = said.eps.to(x_t.dtype)
-    return eps, tweedie(x_t, eps, abar)
+    return told, tweedie(x_t, eps, abar)
 
 
 @dataclass(frozen=True, eq=False)
 class Belief:
     """What the prior believes about x0 given x_t.
 
-    x_t, eps, x0  (B, C, H, W);  t (B,) raw times;  abar (B, 1, 1, 1);  x0 = E[x0 | x_t]
-    `graph` is (leaf, x0) as the prior gave it; `modulate` is what the loop has done to x0 since, if anything.
+    x_t, x0  (B, C, H, W);  t (B,) raw times;  abar (B, 1, 1, 1);  x0 = E[x0 | x_t]
+    `unmodulated` is x0 as the prior gave it, `graph` (leaf, x0) the same with its graph, `told` the network's own eps where
+    it has one; `modulate` is what the loop has done to x0 since, if anything.
     """
 
     prior: Prior
     x_t: Tensor
     t: Tensor
     abar: Tensor
-    eps: Tensor
     x0: Tensor
+    unmodulated: Tensor
+    told: Tensor | None = None
     variance: Tensor | None = None
     graph: tuple[Tensor, Tensor] | None = None
     modulate: Callable[[Belief], Belief] | None = None
@@ -149,6 +153,11 @@ class Belief:
     @property
     def schedule(self) -> Schedule:
         return self.prior.schedule
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise in x_t, (B, C, H, W), as the network told it, or by Eq. 2 from its x0: no modulation changes it."""
+        return predicted_noise(self.x_t, self.unmodulated, self.abar) if self.told is None else self.told
 
     @property
     def sigma(self) -> Tensor:
@@ -176,11 +185,6 @@ class Belief:
             meter.count(backward=1)
         leaf, x0 = belief.graph
         return torch.autograd.grad(x0, leaf, v, retain_graph=True)[0]
-
-    @property
-    def unmodulated(self) -> Tensor:
-        """x0 as the prior gave it; where the belief was modulated it needs its graph, so ask for the gradient."""
-        return self.x0 if self.graph is None else self.graph[1].detach()
 
     def improved(self, x0: Tensor) -> Tensor:
         """A host's own x0, found by more calls of the prior, modulated as the loop modulates the prior's."""

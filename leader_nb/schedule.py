@@ -44,8 +44,7 @@ class Schedule:
 
     def sigma(self, t: Tensor, like: Tensor) -> Tensor:
         """sigma_bar(t) = sqrt((1 - abar) / abar), the noise level of x_t / sqrt(abar) -> (B, 1, 1, 1)."""
-        abar = self.table(like.device)[t.to(like.device) + 1]
-        return ((1 - abar) / abar).sqrt().to(like.dtype).view(-1, 1, 1, 1)
+        return _levels(self, str(like.device))[t.to(like.device) + 1].to(like.dtype).view(-1, 1, 1, 1)
 
     def table(self, device: torch.device | str = "cpu") -> Tensor:
         """(length + 1,) float64: abar at t = -1, 0, ..., length - 1."""
@@ -65,6 +64,13 @@ def _table(schedule: Schedule, device: str) -> Tensor:
         betas = torch.linspace(schedule.beta_first, schedule.beta_last, schedule.length, dtype=torch.float64)
     abar = torch.cumprod(1 - betas, dim=0)
     return torch.cat([torch.ones(1, dtype=torch.float64), abar]).to(device)
+
+
+@lru_cache(maxsize=32)
+def _levels(schedule: Schedule, device: str) -> Tensor:
+    """(length + 1,) float64: sigma_bar at the same times."""
+    abar = _table(schedule, device)
+    return ((1 - abar) / abar).sqrt()
 
 
 def uniform_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:

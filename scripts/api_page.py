@@ -19,7 +19,10 @@ GROUPS = {
     "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "LateStart"]),
-    "Where to begin": (start, ["MeasuredStart", "measured_start", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"]),
+    "Where to begin": (
+        start,
+        ["MeasuredStart", "measured_start", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"],
+    ),
     "The propositions": (
         propositions,
         [

@@ -380,7 +380,12 @@ def check_covariance(
         assert not positive or (cov > 0).all(), f"cov at t = {t}: not positive"
         first = belief_at(prior, x, t)
         first = replace(
-            first, **{k: v[:1] for k in ("x_t", "t", "abar", "eps", "x0", "variance") if (v := getattr(first, k)) is not None}
+            first,
+            **{
+                k: v[:1]
+                for k in ("x_t", "t", "abar", "x0", "unmodulated", "told", "variance")
+                if (v := getattr(first, k)) is not None
+            },
         )
         single, alone = estimator.update(first, injected[:1], alone)
         same(single, cov[:1], "a map does not feel its batch")

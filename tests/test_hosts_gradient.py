@@ -528,7 +528,8 @@ def test_diffpir_at_the_ends_of_zeta(exact: Prior, samples: Tensor) -> None:
     s, noise = torch.full((5,), 250), noise_for(5)
     other = replace(belief, x_t=belief.x_t + 1)  # x0 as it was
     for zeta, alike in ((1.0, True), (0.3, False)):
-        first, second = (DiffPIR(zeta=zeta).step(b, s, problem, noise.at(s, 0 * s), {}) for b in (belief, other))
+        carry = DiffPIR(zeta=zeta).init(problem, noise)[1]
+        first, second = (DiffPIR(zeta=zeta).step(b, s, problem, noise.at(s, 0 * s), carry) for b in (belief, other))
         assert torch.allclose(first.x, second.x, atol=1e-12) is alike
     for zeta in (0.0, 0.3):
         runs = [restore(problem, exact, DiffPIR(zeta=zeta), grid=5, noise=one_start(seed)).image for seed in (1, 2)]

@@ -400,7 +400,7 @@ def x_s(sampler: Sampler, time: int, sigma_y: float, *, y: float = 0, z: float =
     """x_s / sqrt(abar_s) slot by slot on A = diag(SPECTRUM), with ybar, z, x0 and eps constant: the step is linear in them."""
     s = SPECTRUM
     problem = Problem(s * y, diagonal(s), torch.tensor([sigma_y], dtype=DOUBLE))
-    belief = replace(belief_at(oracle(torch.full_like(s[0], x0)), s, time + 100), eps=torch.full_like(s, eps))
+    belief = replace(belief_at(oracle(torch.full_like(s[0], x0)), s, time + 100), told=torch.full_like(s, eps))
     noise, target = constant_noise(z), torch.tensor([time])
     out = sampler.step(belief, target, problem, noise.at(target, 0 * target), sampler.init(problem, noise)[1])
     return out.x / Schedule().abar(target, s).sqrt()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,19 @@ def test_a_key_gives_one_draw_whatever_came_before() -> None:
     torch.manual_seed(5)
     torch.randn(7)
     same(keyed_normal((0, 1, "step", 5, 0), (2, 3)), first, "pure")
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (17,), (1, 2, 8), (3, 7, 11), (3, 20, 12)])
+def test_a_batch_of_draws_is_the_draws_one_by_one(shape: tuple[int, ...]) -> None:
+    """Written into one tensor, with one generator: the bits of a generator and a tensor for each."""
+    noise = at(noise_for(4, seed=2), 5)
+    keys = [(2, i, "step", 5, 0) for i in range(4)]
+    apart = []
+    for key in keys:
+        seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
+        apart.append(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+    same(noise("step", torch.empty(4, *shape)), torch.stack(apart), "batch")
+    same(keyed_normal(keys[3], shape), apart[3], "alone")
 
 
 def test_the_global_generator_is_left_alone() -> None:

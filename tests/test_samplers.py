@@ -229,7 +229,7 @@ def response(sampler: DDNMPlus, s: Tensor, sigma_y: float, time: int) -> Respons
     def x_s(y: float, z: float, eps: float) -> Tensor:
         problem = Problem(torch.full_like(s, y), diagonal(s), torch.tensor([sigma_y], dtype=DOUBLE))
         noise, target = constant_noise(z), torch.tensor([time])
-        belief = replace(prior(0 * s, target + 100), eps=torch.full_like(s, eps))
+        belief = replace(prior(0 * s, target + 100), told=torch.full_like(s, eps))
         return sampler.step(belief, target, problem, noise.at(target, S0), sampler.init(problem, noise)[1]).x
 
     root = Schedule().abar(torch.tensor([time]), s).sqrt()

@@ -166,4 +166,5 @@ def test_only_x0_changes(belief, samples: Tensor) -> None:
     with unchanged(belief.x0, belief.x_t, belief.eps, cov, problem):
         after = UCPM()(belief, cov, problem)
     assert not torch.equal(after.x0, belief.x0)
-    assert after.eps is belief.eps and after.x_t is belief.x_t and after.prior is belief.prior
+    same(after.eps, belief.eps, "eps")
+    assert after.x_t is belief.x_t and after.prior is belief.prior

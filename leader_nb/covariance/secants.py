@@ -30,8 +30,8 @@ class RunningSecant:
 
     def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]:
         sigma, xbar = belief.sigma, belief.xbar
-        first = isotropic(sigma, self.variance).expand_as(belief.x0)
-        cov = self._advance(belief, memory, sigma, xbar, first) if memory else clipped(first, sigma)
+        first = clipped(isotropic(sigma, self.variance), sigma)
+        cov = self._advance(belief, memory, sigma, xbar, first) if memory else first.expand_as(belief.x0).contiguous()
         return cov, {"cov": cov, "x0": belief.x0, "xbar": xbar, "sigma": sigma, "valid": everyone(cov)}
 
     def _advance(self, belief: Belief, memory: Tree, sigma: Tensor, xbar: Tensor, first: Tensor) -> Tensor:
@@ -39,11 +39,13 @@ class RunningSecant:
         predicted = 1 / (1 / memory["cov"] + kappa)
         mean = predicted * torch.addcmul(memory["x0"] / memory["cov"], kappa, memory["xbar"])
         moved = xbar - memory["xbar"]
-        cross = box(moved * (belief.x0 - mean), self.window)
-        secant = clipped(sigma**2 * cross.div_(box(moved * moved, self.window)), sigma)
+        cross = box((belief.x0 - mean).mul_(moved), self.window)
+        del mean
+        secant = clipped(sigma**2 * cross.div_(box(moved.square_(), self.window)), sigma)
+        del moved, cross
         cov = clipped(secant.mul_(predicted).sqrt_(), sigma)
         valid = memory["valid"].view(-1, 1, 1, 1) & torch.isfinite(cov)
-        return torch.where(valid, cov, clipped(first, sigma))
+        return torch.where(valid, cov, first)
 
 
 @dataclass(frozen=True)

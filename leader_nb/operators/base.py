@@ -77,7 +77,17 @@ class Operator(ABC):
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """argmin_v ||A v - y||^2 + rho ||v - x||^2, written as a correction of x, which stays accurate for small rho."""
-        return x + self.V(self.gain(rho) * (self.Ut(y) - self.s * self.Vt(x)))
+        return self.towards(x, self.read(y), rho)
+
+    def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
+        """:meth:`prox` for a y that was read before: `seen` is `read(y)`, which a walk needs only once."""
+        residual = seen - self.s * self.Vt(x)
+        residual *= self.gain(rho)
+        return x + self.V(residual)
+
+    def read(self, y: Tensor) -> Tensor:
+        """U^T y, (B, ...), in the form that :meth:`towards` takes."""
+        return self.Ut(y)
 
     def null(self, x: Tensor) -> Tensor:
         """P_N x = (I - A^+ A) x, the part of x that A cannot see."""

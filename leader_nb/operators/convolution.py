@@ -43,10 +43,13 @@ class Convolution(Operator):
     def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
         return self.image(self.half(self.phase).conj() * self.half(self.gain(ridge)) * spectrum(y))
 
-    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+    def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
         phase, gain = self.half(self.phase), self.half(self.gain(rho))
-        residual = spectrum(y) - phase * self.half(self.s) * spectrum(x)
+        residual = seen - phase * self.half(self.s) * spectrum(x)
         return x + self.image(phase.conj() * gain * residual)
+
+    def read(self, y: Tensor) -> Tensor:
+        return spectrum(y)
 
     def null(self, x: Tensor) -> Tensor:
         return self.image(self.half(self.s == 0).to(x.dtype) * spectrum(x))

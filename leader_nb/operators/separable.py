@@ -61,9 +61,12 @@ class Separable(Operator):
     def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
         return self.shown(self.corner(self.gain(ridge)) * sandwich(self.u_h.T, y, self.u_w.T))
 
-    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        residual = sandwich(self.u_h.T, y, self.u_w.T) - self.corner(self.s) * self.seen(x)
+    def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
+        residual = seen - self.corner(self.s) * self.seen(x)
         return x + self.shown(self.corner(self.gain(rho)) * residual)
+
+    def read(self, y: Tensor) -> Tensor:
+        return sandwich(self.u_h.T, y, self.u_w.T)
 
     def null(self, x: Tensor) -> Tensor:
         return x - self.shown(self.corner(self.s).sign() * self.seen(x))

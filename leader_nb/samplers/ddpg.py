@@ -59,7 +59,10 @@ class DDPG:
         w, spread = torch.where(problem.noise_level > 0, delta, 1.0), (1 - abar_s).sqrt()
         injected = spread * self.zeta**0.5 * noise("step", b.x0)
         implied = spread * (1 - self.zeta) ** 0.5 * w * predicted_noise(b.x_t, x0y, b.abar)
-        return Step(x0y, abar_s.sqrt() * x0y + implied + injected, carry, injected)
+        x = abar_s.sqrt() * x0y
+        x += implied
+        x += injected
+        return Step(x0y, x, carry, injected)
 
     def _steps(self, b: Belief, abar_s: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """(mu_bp, mu_ls), (B, 1, 1, 1) each."""

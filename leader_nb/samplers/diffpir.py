@@ -48,18 +48,20 @@ class DiffPIR:
             raise InputError(f"lam, zeta: got {self.lam} and {self.zeta}; give lam > 0 (published: 3 to 25), zeta from 0 to 1")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
-        z = standard_normal(problem, noise)
+        z, carry = standard_normal(problem, noise), {"seen": problem.operator.read(problem.y)}
         if self.variant == "correct":
-            return z, {}
-        return diffuse(enlarged(problem), z, Schedule().abar(torch.tensor([999]), z)), {}
+            return z, carry
+        return diffuse(enlarged(problem), z, Schedule().abar(torch.tensor([999]), z)), carry
 
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         abar_s = b.schedule.abar(s, b.x0)
-        x0y = problem.operator.prox(b.x0.clamp(-1, 1), problem.y, self.rho(b, problem))
+        x0y = problem.operator.towards(b.x0.clamp(-1, 1), carry["seen"], self.rho(b, problem))
         spread = (1 - abar_s).sqrt()
-        injected = spread * self.zeta**0.5 * noise("step", x0y)
-        implied = spread * (1 - self.zeta) ** 0.5 * predicted_noise(b.x_t, x0y, b.abar)
-        x = abar_s.sqrt() * x0y + implied + injected
+        injected = noise("step", x0y).mul_(spread * self.zeta**0.5)
+        implied = predicted_noise(b.x_t, x0y, b.abar).mul_(spread * (1 - self.zeta) ** 0.5)
+        x = abar_s.sqrt() * x0y
+        x += implied
+        x += injected
         return Step(x0y, torch.where(abar_s == 1, b.x_t, x) if self.variant == "released" else x, carry, injected)
 
     def rho(self, b: Belief, problem: Problem) -> Tensor:

@@ -56,8 +56,10 @@ class DPS:
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         x0 = b.x0.clamp(-1, 1) if self.clip else b.x0
         mean, variance = ancestral(b, x0, s)
-        injected = variance.sqrt() * noise("step", x0)
-        return Step(x0, mean + injected - self.zeta(b, s) * self.slope(b, x0, problem), carry, injected)
+        injected = noise("step", x0).mul_(variance.sqrt())
+        x = mean.add_(injected)
+        x -= self.zeta(b, s) * self.slope(b, x0, problem)
+        return Step(x0, x, carry, injected)
 
     def zeta(self, b: Belief, s: Tensor) -> Tensor:
         """The length of the pull, (B, 1, 1, 1)."""
@@ -70,8 +72,11 @@ class DPS:
         A = problem.operator
         r = A.on_measured(A(x0) - problem.y)
         length = image_by_image(torch.linalg.vector_norm, r).view(-1, 1, 1, 1)
-        clipped = (x0 - b.x0).sign().abs()  # 1 or 0; a comparison would have to be converted, which takes longer
-        return b.vjp(A.T(r) / torch.where(length > 0, length, 1.0) * (1 - clipped))
+        kept = x0.clone().eq_(b.x0)  # 1, or 0 where clipped, in the dtype of x0: to convert a comparison takes longer
+        pull = A.T(r)
+        pull /= torch.where(length > 0, length, 1.0)
+        pull *= kept
+        return b.vjp(pull)
 
 
 def ancestral(b: Belief, x0: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,4 +90,6 @@ def ancestral(b: Belief, x0: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         low, high = variance.clamp(min=least), (1 - alpha).clamp(min=least)
         learned = image_by_image(lambda v, low, high: high ** ((v + 1) / 2) * low ** ((1 - v) / 2), b.variance, low, high)
         variance = torch.where(variance > 0, learned, 0.0)
-    return abar_s.sqrt() * (1 - alpha) / (1 - b.abar) * x0 + alpha.sqrt() * share * b.x_t, variance
+    mean = abar_s.sqrt() * (1 - alpha) / (1 - b.abar) * x0
+    mean += alpha.sqrt() * share * b.x_t
+    return mean, variance

@@ -182,7 +182,7 @@ class MappedNoise:
         fresh = shares(told_of(b), square, self.power)
         louder, old = (fresh / square).sqrt(), ((1 - fresh) / (1 - square)).sqrt()
         mapped = lambda role, like: louder * noise(role, like)
-        return self.host.step(replace(b, eps=old * b.eps), s, problem, mapped, carry)
+        return self.host.step(replace(b, told=old * b.eps), s, problem, mapped, carry)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class NullEta:
         null, usual = problem.operator.null, self.host.eta_ddim
         fresh, old = self.eta / usual - 1, ((1 - self.eta**2) / (1 - usual**2)) ** 0.5 - 1
         louder = lambda role, like: (z := noise(role, like)) + fresh * null(z)
-        return self.host.step(replace(b, eps=b.eps + old * null(b.eps)), s, problem, louder, carry)
+        return self.host.step(replace(b, told=b.eps + old * null(b.eps)), s, problem, louder, carry)
 
 
 # --- 3: other potentials --------------------------------------------------------------------------------------------

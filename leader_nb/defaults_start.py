@@ -18,7 +18,42 @@ class TunedStart:
     share: float
 
 
-TABLE: tuple[TunedStart, ...] = ()
+TABLE: tuple[TunedStart, ...] = (
+    TunedStart("ddnm", "sr", 0, 0.8),
+    TunedStart("ddnm", "sr", 0.05, 0.8),
+    TunedStart("ddnm", "gaussian", 0.05, 0.5),
+    TunedStart("ddnm", "motion", 0.05, 0.2),
+    TunedStart("ddnm", "inpaint", 0, 0.9),
+    TunedStart("ddnm", "cs", 0.05, 0.9),
+    TunedStart("ddpg", "sr", 0, 0.8),
+    TunedStart("ddpg", "sr", 0.05, 0.9),
+    TunedStart("ddpg", "gaussian", 0.05, 0.2),
+    TunedStart("ddpg", "motion", 0.05, 0.2),
+    TunedStart("ddpg", "inpaint", 0, 0.9),
+    TunedStart("ddpg", "cs", 0.05, 0.9),
+    TunedStart("projdiff", "sr", 0, 0.8),
+    TunedStart("projdiff", "sr", 0.05, 0.8),
+    TunedStart("projdiff", "gaussian", 0.05, 0.9),
+    TunedStart("projdiff", "motion", 0.05, 0.9),
+    TunedStart("projdiff", "inpaint", 0, 0.9),
+    TunedStart("projdiff", "cs", 0.05, 0.9),
+    TunedStart("pirp", "sr", 0, 0.9),
+    TunedStart("pirp", "sr", 0.05, 0.9),
+    TunedStart("pirp", "gaussian", 0.05, 0.9),
+    TunedStart("pirp", "motion", 0.05, 0.9),
+    TunedStart("pirp", "inpaint", 0, 0.9),
+    TunedStart("pirp", "cs", 0.05, 0.9),
+    TunedStart("ddrm", "sr", 0, 0.8),
+    TunedStart("ddrm", "sr", 0.05, 0.8),
+    TunedStart("ddrm", "gaussian", 0.05, 0.5),
+    TunedStart("ddrm", "motion", 0.05, 0.2),
+    TunedStart("diffpir", "sr", 0, 0.8),
+    TunedStart("diffpir", "sr", 0.05, 0.5),
+    TunedStart("diffpir", "gaussian", 0.05, 0.8),
+    TunedStart("diffpir", "motion", 0.05, 0.7),
+    TunedStart("diffpir", "inpaint", 0, 0.9),
+    TunedStart("diffpir", "cs", 0.05, 0.9),
+)
 
 
 def start_for(host: str, task: object) -> MeasuredStart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leader_nb import DDPG, defaults_leader, host, parse_task
+from leader_nb import DDPG, SAMPLERS, defaults_leader, defaults_start, host, parse_task
 from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import InputError
 from leader_nb.experiments import Experiment
 from leader_nb.pipeline import Config
 from leader_nb.samplers import HOSTS, SETTINGS, constants, defaults_gradient, defaults_spectral, defaults_tuned, parse_host
+from leader_nb.start import MeasuredStart
 from leader_nb.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -94,3 +96,15 @@ def test_the_tables_are_the_winners_of_the_committed_trials(tune_script) -> None
             assert tuned_leader(row.host, row.task) == (float(found["tolerance"]), found["modulate"])
     assert len(best) == 2 * len(best[["host", "task"]].drop_duplicates()) >= 24
     assert len(defaults_leader.TABLE) == len(best) / 2, "no row that was not searched"
+
+
+def test_shares_of_the_start() -> None:
+    """Every row is of a host and a share that exist, and agrees with the committed search; elsewhere it is the usual one."""
+    found = pd.read_csv(Path(__file__).parent.parent / "benchmarks" / "results" / "shares.csv")
+    for row in defaults_start.TABLE:
+        task = next(t for t in found["task"].unique() if re.fullmatch(rf"{row.kind}\d*@{row.sigma:g}", t))
+        tried = found[(found["host"] == row.host) & (found["task"] == task) & (found["share"] == row.share)]
+        assert row.host in SAMPLERS and len(tried) == 1
+        assert tried["d_score"].item() >= 0 or row.share == found.loc[found["share"] > 0, "share"].min()
+        assert defaults_start.start_for(row.host, task) == MeasuredStart(row.share)
+    assert defaults_start.start_for("ddnm", "denoise@0.1") == MeasuredStart()

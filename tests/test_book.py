@@ -81,6 +81,13 @@ class TestChapter:
     def test_text_and_executed_notebook_are_the_same_cells(self, text):
         assert differences(text) == []
 
+    def test_glued_numbers_are_plain(self, text):
+        """The page cannot format the words `np.float64(1.0)`: glue float(...)."""
+        for cell in code(notebook(text)):
+            for output in cell.outputs:
+                if "scrapbook" in output.get("metadata", {}):
+                    assert "np." not in output["data"].get("text/plain", ""), cell.source[:60]
+
     def test_first_code_cell_holds_the_parameters(self, text):
         first = code(notebook(text))[0]
         assert "parameters" in tags(first)

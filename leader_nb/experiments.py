@@ -117,7 +117,6 @@ PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
     "modulate": always(lambda: leader(steps=None)),
     "start": always(lambda: {"steps": MeasuredStart()}),
     "start-tuned": lambda host, task: {"steps": start_for(host, task)},
-    "start-half": always(lambda: {"steps": MeasuredStart(share=0.5)}),
     "steps": always(lambda: leader(modulate=None)),
 }
 PLUGINS: tuple[str, ...] = tuple(PLUGIN_OPTIONS)

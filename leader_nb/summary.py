@@ -38,7 +38,6 @@ LABELS = {
     "leader-tuned": "+ LEADer tuned",
     "start": "+ measured start",
     "start-tuned": "+ measured start, share tuned",
-    "start-half": "+ measured start, share 1/2",
     "leader-start": "+ LEADer, measured start",
     "modulate": "+ modulation",
     "steps": "+ step rule",
@@ -46,7 +45,7 @@ LABELS = {
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
 TABLE_1 = (
     *(BASELINE, "equs", "global", "global-same-steps", "global-tuned", "leader-paper", "leader", "leader-tuned"),
-    *("start", "start-half", "start-tuned", "leader-start"),
+    *("start", "start-tuned", "leader-start"),
 )
 TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}
 

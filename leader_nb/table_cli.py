@@ -18,7 +18,7 @@ from leader_nb.store import CSV, Store
 from leader_nb.summary import TABLE_1, report
 from leader_nb.tasks import TASKS
 
-SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned", "start", "start-half", "start-tuned", "leader-start")
+SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned", "start", "start-tuned", "leader-start")
 USUAL = ",".join(name for name in TABLE_1 if name in available() and name not in SPECIAL)
 
 

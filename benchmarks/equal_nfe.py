@@ -52,7 +52,7 @@ STARTS = {f"start {share}": share for share in (0.05, 0.2, 0.5, 0.8)}  # the sha
 
 
 def rule_of(family: str, value: float, start: LateStart | None = None) -> StepRule:
-    """A step rule with its budget or tolerance; after a leap to the `start`, if there is one."""
+    """A step rule with its budget or tolerance; from the `start` on, if there is one."""
     rule: StepRule = PIControlled(value, longest=LONGEST)
     if family == "SATP":
         rule = SATP(budget=value, longest=LONGEST)

@@ -40,14 +40,13 @@ from leader_nb.crops import Photo, centre
 from leader_nb.data import atomic_write, load_image
 from leader_nb.errors import InputError, one_line
 from leader_nb.experiments import Cell, Experiment, Lab, attempt, batches, chosen
-from leader_nb.likelihood import Chain, MapLikelihood
 from leader_nb.metrics import bootstrap_interval
+from leader_nb.presets import MODULATIONS
 from leader_nb.samplers import Sampler, defaults_gradient, defaults_spectral
 from leader_nb.steps import ErrorControlled
 from leader_nb.store import Store
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
-from leader_nb.ucpm import UCPM, HuberTV
 from leader_nb.zoo import PRIORS
 
 RATE = -WORST_PSNR / WORST_LPIPS  # dB that one unit of LPIPS is worth
@@ -69,8 +68,7 @@ SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "sitcom": {"lr": (0.01, 0.02, 0.05), "iterations": (10, 20, 30), "weight": (0.0, 0.01, 0.1)},
 }
 
-MODULATIONS = {"both": Chain((UCPM(HuberTV(mu=0.05)), MapLikelihood())), "map": MapLikelihood(), "ucpm": UCPM(HuberTV(mu=0.05))}
-LEADER: dict[str, tuple[float | str, ...]] = {"tolerance": (0.0, 1e-5, 3e-5, 1e-4, 3e-4), "modulate": (*MODULATIONS, "none")}
+LEADER: dict[str, tuple[float | str, ...]] = {"tolerance": (0.0, 1e-5, 3e-5, 1e-4, 3e-4), "modulate": tuple(MODULATIONS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +165,7 @@ def leader_cells(best: Cell, seed: int) -> Iterator[Cell]:
     own: dict[str, float | str] = {"tolerance": ErrorControlled().tolerance, "modulate": "both"}
     for constants in (own, *(c for c in drawn if c != own and c != {"tolerance": 0.0, "modulate": "none"})):
         rule = ErrorControlled(float(constants["tolerance"])) if constants["tolerance"] else None
-        options = leader(steps=rule, modulate=MODULATIONS.get(str(constants["modulate"])))
+        options = leader(steps=rule, modulate=MODULATIONS[str(constants["modulate"])])
         yield replace(best, plugin=f"{best.plugin} | {worded(constants)}", options=options)
 
 

@@ -40,13 +40,9 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
             "modulate": MODULATIONS["both"],
             "steps": ErrorControlled(),
         },
-        "start": {
-            "covariance": RunningSecant(),
-            "modulate": MODULATIONS["both"],
-            "steps": MeasuredStart(),
-        },
         "paper": {"covariance": ScoreSquared(), "modulate": UCPM(), "steps": SATP()},
     }
+    presets["start"] = presets["calibrated"] | {"steps": MeasuredStart()}
     plugins = presets[preset]
     for name in overrides:
         if name not in plugins:

@@ -10,8 +10,8 @@ The share is largest for the widest direction, l_max. A start that may lose no m
 
     sigma*^2 = l_max (1 - share) / share.
 
-Cov(x0 | y) follows from A and sigma_y under a Gaussian model of photographs, :class:`PowerSpectrum`. No network is asked, and
-the numbers in y do not matter: under such a model the posterior covariance is the same for every y.
+Cov(x0 | y) follows from A and sigma_y under a Gaussian model of photographs, :class:`PowerSpectrum`, and is the
+same for every y; the posterior mean is linear in y (:func:`posterior_mean`). No network is asked for either.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from leader_nb.experiments import PLUGINS, Experiment, Lab, restored
 from leader_nb.lpips_weights import WeightsError, load_lpips
 from leader_nb.samplers import SAMPLERS
 from leader_nb.store import Store
+from leader_nb.summary import summarise
 from leader_nb.zoo import PRIORS, prior_hash
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -81,3 +82,16 @@ def test_committed_rows_have_todays_constants() -> None:
     shipped = rows[rows["prior"].isin(PRIORS)].groupby("prior")["weights"].unique()
     for name, hashes in shipped.items():
         assert list(hashes) == [prior_hash(name)], f"{name}: other weights"
+
+
+def test_the_readme_says_what_the_rows_say() -> None:
+    """Calls saved by the measured start, pairs without loss, and the calls of DDNM on lost pixels with its share tuned."""
+    means = summarise(Store(RESULTS).read())
+    starts = means[means["plugin"] == "start"]
+    saved = (-100 * starts["d_nfe"] / starts["base_nfe"]).groupby(starts["host"]).mean()
+    lossless = sum(value is True for value in starts["no_loss"])
+    holes = means[(means["host"] == "ddnm") & (means["task"] == "inpaint70@0") & (means["plugin"] == "start-tuned")].iloc[0]
+    text = " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+    assert f"{saved.min():.0f} to {saved.max():.0f} % fewer calls" in text
+    assert f"lost in {lossless} of {len(starts)} pairs" in text
+    assert f"with {holes['nfe']:.0f} calls where it took {holes['base_nfe']:.0f}" in text

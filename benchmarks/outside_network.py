@@ -36,7 +36,7 @@ from leader_nb.schedule import quadratic_grid, uniform_grid
 GOAL = 0.8  # ours / theirs
 CASES = (("ddrm", "inpaint70@0.05"), ("ddrm", "gaussian@0.05"), ("diffpir", "inpaint70@0.05"), ("diffpir", "gaussian@0.05"))
 CASES += (("dps", "inpaint70@0.05"), ("dps", "gaussian@0.05"), ("dps", "sr4@0.05"))
-HOSTS: dict[str, Sampler] = {"ddrm": DDRM(), "diffpir": DiffPIR(), "dps": DPS()}
+HOSTS: dict[str, Sampler] = {"ddrm": DDRM(), "diffpir": DiffPIR(), "dps": DPS(variant="scaled")}
 
 
 def measured(task: str, size: int, batch: int) -> Problem:

@@ -328,7 +328,7 @@ def test_dps(task: str, move: tuple[int, int], dinv: Any, mixture: GaussianMixtu
         )
     alpha = abar(move[0]) / abar(move[1])
     zeta = float(weight / 2 * (1 - alpha) / alpha.sqrt())
-    ours = our_step(DPS(zeta, "released", clip=False), problem, exact, xbar, move, noise)
+    ours = our_step(DPS(zeta, clip=False), problem, exact, xbar, move, noise)
     close(theirs, ours.x, "step", 2e-5)
     unpulled = our_step(DPS(0.0, clip=False), problem, exact, xbar, move, noise)
     assert calls == 1 and (ours.x - unpulled.x).abs().max() > 1e-3, "the pull is too short to be compared"

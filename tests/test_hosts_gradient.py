@@ -32,8 +32,8 @@ from test_samplers import DOUBLE, NOISE_FREE, NOISY, diagonal, golden
 
 NONE = Spectral()  # with lam = 0 its gradient does not matter
 SETTINGS: list[Sampler] = [
-    DPS(variant="released", clip=False),
-    DPS(scale=3.0),
+    DPS(clip=False),
+    DPS(scale=3.0, variant="scaled"),
     DiffPIR(variant="released"),
     DiffPIR(lam=20.0, zeta=1.0),
     PIRP(mode=0, zeta=0.0),
@@ -83,9 +83,9 @@ def test_each_image_has_its_own_noise_level(sampler: Sampler, exact: Prior, samp
     assert torch.equal(other.image[2], result.image[2]) is not knows, "the noise level"
 
 
-@pytest.mark.parametrize("sampler", [DPS(), DiffPIR(), PIRP(), SITCOM(iterations=3)], ids=repr)
+@pytest.mark.parametrize("sampler", [DPS(), DiffPIR(), PIRP(), host("pirp+", 0.05), SITCOM(iterations=3)], ids=repr)
 def test_float32_follows_float64(sampler: Sampler, exact: Prior, samples: Tensor) -> None:
-    """All the way in float32, the same image to 2e-3, on the same noise. Not G+: a curvature of 4e4 at 0 blows up rounding."""
+    """All the way in float32, the same image to 2e-3, on the same noise. G+ held: as published, a curvature of 4e4 at 0 blows up rounding."""
     task = parse_task("gaussian@0.05")
     narrow, wide = (restore(task.measure(x), exact, sampler, grid=8).image for x in (samples[:2].float(), samples[:2]))
     assert narrow.dtype == torch.float32
@@ -118,14 +118,15 @@ def test_default_grids() -> None:
 
 
 def test_hosts_by_name() -> None:
-    for name, want in {"dps": DPS(), "diffpir": DiffPIR(), "pirp": PIRP(), "pirp+": PIRP_PLUS, "sitcom": SITCOM()}.items():
+    named = {"dps": DPS(variant="scaled"), "pirp+": replace(PIRP_PLUS, variant="held")}
+    for name, want in {**named, "diffpir": DiffPIR(), "pirp": PIRP(), "sitcom": SITCOM()}.items():
         assert host(name, 0.0) == want and host(name, 0.05) == want
 
 
 def test_mistakes_say_what_would_work(exact: Prior, samples: Tensor) -> None:
-    for kind in (DPS, DiffPIR, SITCOM):
-        with pytest.raises(InputError, match="unknown variant 'relased': did you mean 'released'"):
-            kind(variant="relased")
+    for kind, known in ((DPS, "scaled"), (DiffPIR, "released"), (PIRP, "held"), (SITCOM, "released")):
+        with pytest.raises(InputError, match=f"unknown variant '{known[:-1]}': did you mean '{known}'"):
+            kind(variant=known[:-1])
     wrong: list[Callable[[], object]] = [lambda: DPS(scale=-1), lambda: DiffPIR(lam=0), lambda: DiffPIR(zeta=1.5)]
     wrong += [lambda: PIRP(zeta=-0.1), lambda: PIRP(mode=2), lambda: PIRP(gamma=-1)]
     for make in wrong:
@@ -153,11 +154,11 @@ def golden_dps(sampler: DPS) -> Step:
 
 def test_golden_dps() -> None:
     """beta = 0.4375, mean 0.96875, variance 0.24609375, x = 0.4927695927061527."""
-    out = golden_dps(DPS(scale=0.3, variant="released"))
+    out = golden_dps(DPS(scale=0.3))
     assert out.x.item() == pytest.approx(0.4927695927061527, abs=1e-12)
     assert out.injected is not None and out.injected.item() == pytest.approx(0.25 * 0.24609375**0.5, abs=1e-12)
     assert golden_dps(DPS(scale=0.0)).x.item() == pytest.approx(0.96875 + 0.25 * 0.24609375**0.5, abs=1e-12)
-    ours = golden_dps(DPS(scale=0.3 * REFERENCE**0.5))  # one raw time, one pixel
+    ours = golden_dps(DPS(scale=0.3 * REFERENCE**0.5, variant="scaled"))  # one raw time, one pixel
     assert ours.x.item() == pytest.approx(0.4927695927061527, abs=1e-12)
 
 
@@ -209,7 +210,7 @@ def dense_dps(p: Dense, host: DPS, mixture: GaussianMixture) -> list[Tensor]:
         x0 = raw.clamp(-1, 1)
         r = p.y - p.A @ x0
         slope = -jacobian(mixture, x, t).T @ ((raw.abs() <= 1) * (p.A.T @ r)) / r.norm()
-        zeta = host.scale if host.variant == "released" else host.scale * (t - s) * math.sqrt(len(x) / (3 * 256**2))
+        zeta = host.scale * ((t - s) * math.sqrt(len(x) / (3 * 256**2)) if host.variant == "scaled" else 1)
         c0, cx = beta * abar(s).sqrt() / (1 - abar(t)), (1 - abar(s)) * (1 - beta).sqrt() / (1 - abar(t))
         x = c0 * x0 + cx * x + tilde.sqrt() * p.z("step", s) - zeta * slope
         xs.append(x)
@@ -245,7 +246,7 @@ def dense_pirp(p: Dense, host: PIRP, mixture: GaussianMixture) -> list[Tensor]:
         leaf = x0.clone().requires_grad_()
         slope = torch.autograd.grad(host.potential(leaf.view(1, *mixture.shape)).sum(), leaf)[0]
         rate = torch.as_tensor(mu_r * host.lam)
-        if isinstance(host.potential, Spatial) and host.variant == "correct":
+        if isinstance(host.potential, Spatial) and host.variant == "held":
             rate = torch.minimum(rate, 1 / (2 * edge_weights(x0, host.potential, mixture.shape)))
         guided = x0 - mu * ((1 - delta) * bp + delta * ls) - rate * slope
         guided = x0 if p.sigma_y and s == -1 else guided
@@ -287,13 +288,13 @@ def dense_sitcom(p: Dense, host: SITCOM, mixture: GaussianMixture) -> list[Tenso
 
 
 DENSE: list[tuple[Sampler, Any, list[str]]] = [
-    (DPS(), dense_dps, ["sr4@0.05", "inpaint70@0", "color@0.05"]),
-    (DPS(scale=0.1, variant="released"), dense_dps, ["gaussian@0.05"]),
+    (host("dps", 0.05), dense_dps, ["sr4@0.05", "inpaint70@0", "color@0.05"]),
+    (DPS(scale=0.1), dense_dps, ["gaussian@0.05"]),
     (DiffPIR(), dense_diffpir, ["sr4@0.05", "gaussian@0.05", "inpaint70@0", "color@0"]),
     (DiffPIR(lam=12.0, zeta=0.25), dense_diffpir, ["sr4@0.1"]),
     (PIRP(), dense_pirp, ["sr4@0.05", "gaussian@0.05", "inpaint70@0"]),
-    (PIRP_PLUS, dense_pirp, ["sr4@0.05", "color@0"]),
-    (replace(PIRP_PLUS, variant="released"), dense_pirp, ["sr4@0.05"]),
+    (host("pirp+", 0.05), dense_pirp, ["sr4@0.05", "color@0"]),
+    (PIRP_PLUS, dense_pirp, ["sr4@0.05"]),
     (PIRP(mode=0, gamma=2.0, lam=-0.02, scale=1.5), dense_pirp, ["sr4@0.05"]),
     (SITCOM(iterations=6), dense_sitcom, ["sr4@0.05", "inpaint70@0"]),
     (SITCOM(iterations=8, slack=0.03, weight=0.2, lr=0.05), dense_sitcom, ["gaussian@0.05", "inpaint70@0.05"]),
@@ -324,7 +325,7 @@ def test_agrees_with_dense_matrices(
 @pytest.mark.parametrize("task", ["sr4@0.05", "inpaint70@0"])
 @pytest.mark.parametrize(
     ("sampler", "limit"),
-    [(DPS(scale=2.0), 1.0), (DiffPIR(), 1.5), (PIRP(lam=-0.001), 2.0), (PIRP_PLUS, 1.2), (SITCOM(iterations=5, lr=0.05), 1.0)],
+    [(DPS(scale=2.0, variant="scaled"), 1.0), (DiffPIR(), 1.5), (PIRP(lam=-0.001), 2.0), (host("pirp+", 0.05), 1.2), (SITCOM(iterations=5, lr=0.05), 1.0)],
     ids=repr,
 )
 def test_restorations_land_near_the_posterior(
@@ -449,15 +450,15 @@ def test_doubling_the_problem_doubles_the_pull(exact: Prior, samples: Tensor) ->
 
 
 def test_the_pull_of_a_run_does_not_depend_on_the_number_of_steps(exact: Prior, samples: Tensor) -> None:
-    """sum zeta = 1000 scale sqrt(N / N_ref) on every grid that begins at 999, with skips too; released: T scale."""
+    """sum zeta = 1000 scale sqrt(N / N_ref) on every grid that begins at 999, with skips too, if scaled; else T scale."""
     size = (samples[0].numel() / REFERENCE) ** 0.5
     for steps in (1, 10, 100):
         times = (*DPS().default_steps(steps), -1)
-        total = {"correct": 0.0, "released": 0.0}
+        total = {"correct": 0.0, "scaled": 0.0}
         for t, s in pairwise(times):
             for variant in total:
                 total[variant] += DPS(0.3, variant).zeta(belief_at(exact, samples[:1], t), torch.tensor([s])).item()
-        assert total["correct"] == pytest.approx(300 * size) and total["released"] == pytest.approx(0.3 * steps)
+        assert total["scaled"] == pytest.approx(300 * size) and total["correct"] == pytest.approx(0.3 * steps)
 
 
 def test_dps_takes_its_gradient_from_the_raw_x0_at_the_modulated_residual(exact: Prior, samples: Tensor) -> None:
@@ -648,12 +649,12 @@ def test_g_plus_descends_at_every_rate(rate: float) -> None:
             assert (phi(plain) > phi(x)).all() and (plain - x).abs().max() > 100 * (there - x).abs().max()
 
 
-def test_released_g_plus_leaves_the_images_and_ours_does_not(exact: Prior, samples: Tensor) -> None:
+def test_g_plus_leaves_the_images_and_held_it_does_not(exact: Prior, samples: Tensor) -> None:
     """The first step at the published lam: from a flat x0 to a checkerboard, against a little smoothing."""
     problem = parse_task("sr4@0.05").measure(samples)
     plain, with_, without = (
         stepped(one, problem, exact, samples, 990, 980).x0y
-        for one in (replace(PIRP_PLUS, variant="released"), PIRP_PLUS, replace(PIRP_PLUS, lam=0.0))
+        for one in (PIRP_PLUS, host("pirp+", 0.05), replace(PIRP_PLUS, lam=0.0))
     )
     assert (plain - without).abs().max() > 2 > 1 > (with_ - without).abs().max() > 0
 
@@ -668,7 +669,7 @@ def test_how_far_pirp_goes_down_its_potential(exact: Prior, samples: Tensor) -> 
         (Spatial(), 1, 1.0),
         (Spatial(), 0, ((1 - abar(t) / abar(s)) * m).item()),
     ):
-        hosts = (PIRP(potential, lam, mode=mode, variant="released") for lam in (0.1, 0.0))
+        hosts = (PIRP(potential, lam, mode=mode) for lam in (0.1, 0.0))
         with_, without = (stepped(one, problem, exact, samples, t, s) for one in hosts)
         close(without.x0y - with_.x0y, 0.1 * want * potential.gradient(x0), f"{potential}, mode {mode}", 1e-9)
 

@@ -24,10 +24,10 @@ HOSTS: dict[str, Callable[[], Sampler]] = {
     "idpg": IDPG,
     "ddpg": DDPG,
     "projdiff": ProjDiff,
-    "dps": DPS,
+    "dps": lambda: DPS(variant="scaled"),
     "diffpir": DiffPIR,
     "pirp": PIRP,
-    "pirp+": lambda: PIRP_PLUS,
+    "pirp+": lambda: replace(PIRP_PLUS, variant="held"),
     "sitcom": SITCOM,
 }
 SAMPLERS: tuple[str, ...] = tuple(HOSTS)
@@ -36,6 +36,8 @@ SAMPLERS: tuple[str, ...] = tuple(HOSTS)
 def host(name: str, sigma: float, task: object = None) -> Sampler:
     """The sampler called `name` (one of SAMPLERS) for noise `sigma`: "ddnm" at sigma > 0 means DDNM+.
 
+    The classes follow their papers' equations as they stand. Two hosts are, by name, a variant that suits any number of steps
+    and any size, where the published constants do not: "dps" is DPS(variant="scaled"), "pirp+" PIRP_PLUS with variant="held".
     "ddpg:published" has the constants that DDPG was published with for the likes of `task` ("sr4@0.05"), "ddpg:tuned" those
     we found for the prior photo-small; the class's own, where there are none. See :mod:`leader_nb.samplers.settings`.
     """

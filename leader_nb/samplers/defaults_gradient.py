@@ -1,8 +1,7 @@
 """Settings of DPS, DiffPIR, PIRP and SITCOM, task by task: `DiffPIR(**tuned("diffpir", "sr4@0.05"))`.
 
 DPS: published (DPS2022/diffusion-posterior-sampling effbde73, FFHQ, 1000 steps) are 0.3 for sr, gaussian and motion, 0.5 for
-inpaint, at a noise that is not doubled; our units are, and so are the scales for faces. Those for photographs are ours, found
-on the prior photo-small with twelve 64 x 64 training photographs, in 50 steps, by PSNR among factors of about two.
+inpaint, at a noise that is not doubled; our units are, and so are the scales. For photographs the repository has none.
 DiffPIR: deblurring as its driver runs it (yuanzhi-zhu/DiffPIR 111d26e8), sr with the zeta of its sweep, and for photographs
 as advised in its issue 43; the paper's table is not in the repository.
 PIRP and SITCOM were published with one setting for every task, which is the class's own.
@@ -27,9 +26,6 @@ TABLE: tuple[Tuned, ...] = (
     _dps("faces", "gaussian", 0.05, 0.6),
     _dps("faces", "motion", 0.05, 0.6),
     _dps("faces", "inpaint", 0.05, 1.0),
-    _dps("photographs", "sr", 0.05, 2.0),
-    _dps("photographs", "gaussian", 0.05, 0.6),
-    _dps("photographs", "inpaint", 0.0, 1.0),
     _diffpir("faces", "sr", 7.0, 0.25),
     _diffpir("faces", "gaussian", 7.0, 0.3),
     _diffpir("faces", "motion", 7.0, 0.3),

@@ -16,7 +16,7 @@ from leader_nb.samplers.base import Step, image_by_image, standard_normal
 from leader_nb.schedule import fractional_grid
 from leader_nb.tree import Tree
 
-VARIANTS = ("correct", "released")
+VARIANTS = ("correct", "scaled")
 REFERENCE = 3 * 256 * 256  # the image on which the published scales were found
 
 
@@ -30,10 +30,10 @@ class DPS:
         v = beta (1 - abar_s) / (1 - abar),         c_x = sqrt(alpha) (1 - abar_s) / (1 - abar)
 
     A network with a variance head gives v = beta^f v^(1 - f) instead, f = (head + 1) / 2. The norm is each image's own, and
-    not squared, so zeta is the length of the pull. `scale` is zeta for one raw time of a 3 x 256 x 256 image, the published
-    unit; zeta = scale (t - s) sqrt(C H W / (3 * 256^2)) keeps the pull of a whole run per pixel, whatever the number of
-    steps, the skips and the size. 0.6 is the published 0.3 for noise that is doubled, as ours is; better ones for each task
-    are in :mod:`leader_nb.samplers.defaults_gradient`. `variant="released"`: zeta = scale, to be tuned for all of these.
+    not squared, so zeta = `scale` is the length of the pull. The published scales are for 1000 steps and 256 x 256 pixels, and
+    suit no other number of either. `variant="scaled"`, beyond the paper and what `host("dps", ...)` is, counts `scale` for one
+    raw time of a 3 x 256 x 256 image: zeta = scale (t - s) sqrt(C H W / (3 * 256^2)) keeps the pull of a whole run per
+    pixel, whatever the number of steps, the skips and the size. 0.6 is the published 0.3 for noise that is doubled, as ours is.
     A plug-in that modulates x0 moves the residual; the gradient is still the raw x0's: J^T A^T r / ||r||, J = d x0 / d x_t.
     x0y is the clipped x0, before the pull. One backward pass a step. The paper's zeta' is scale / 2.
     """
@@ -65,7 +65,7 @@ class DPS:
         """The length of the pull, (B, 1, 1, 1)."""
         span = (b.t.to(s) - s).to(b.x0).view(-1, 1, 1, 1)
         size = (b.x0[0].numel() / REFERENCE) ** 0.5
-        return self.scale * (torch.ones_like(span) if self.variant == "released" else span * size)
+        return self.scale * (span * size if self.variant == "scaled" else torch.ones_like(span))
 
     def slope(self, b: Belief, x0: Tensor, problem: Problem) -> Tensor:
         """grad_{x_t} ||y - A x0||, (B, C, H, W); zero where x0 agrees with the data or is clipped."""

@@ -21,7 +21,7 @@ from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguide
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
 
-VARIANTS = ("correct", "released")
+VARIANTS = ("correct", "held")
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ class PIRP:
     delta and ridge' as in IDPG. With m = (1 - abar_s) / (1 - abar), `mode` 0: mu = 1, and mu_r = 1 for G- but beta m for G+,
     beta = 1 - abar / abar_s;  1: mu = m, mu_r = 1. `inject=False` drops both noises from x_s. `lam=0` is DDPG (or IDPG).
     As it stands it is G-, whose lam < 0 *sharpens*; G+ smooths, and is :data:`PIRP_PLUS`. Its published lam is thousands of
-    times beyond the rate at which an explicit step descends, so the rate of each pixel is held back, see :meth:`Spatial.pull`;
-    `variant="released"` takes mu_r lam everywhere, and overshoots into a checkerboard. Where sigma_y > 0, the last step leaves
-    x0 as it is. A plug-in that modulates x0 comes first and adds to Phi, which stays: here x0 is the modulated one.
+    times beyond the rate at which an explicit step descends: it overshoots into a checkerboard. `variant="held"`, beyond the
+    paper and what `host("pirp+", ...)` is, holds the rate of each pixel back, see :meth:`Spatial.pull` (in G- there is nothing
+    to hold, and both variants are the same). Where sigma_y > 0, the last step leaves x0 as it is. A plug-in that modulates x0
+    comes first and adds to Phi, which stays: here x0 is the modulated one.
     """
 
     potential: Spectral | Spatial = Spectral()
@@ -144,7 +145,7 @@ class PIRP:
         return Step(x0y, x, carry, injected)
 
     def _pull(self, x0: Tensor, rate: Tensor) -> Tensor:
-        return rate * self.potential.gradient(x0) if self.variant == "released" else self.potential.pull(x0, rate)
+        return self.potential.pull(x0, rate) if self.variant == "held" else rate * self.potential.gradient(x0)
 
     def _steps(self, b: Belief, abar_s: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, mu_r), (B, 1, 1, 1) each."""

@@ -85,7 +85,7 @@ def test_each_image_has_its_own_noise_level(sampler: Sampler, exact: Prior, samp
 
 @pytest.mark.parametrize("sampler", [DPS(), DiffPIR(), PIRP(), host("pirp+", 0.05), SITCOM(iterations=3)], ids=repr)
 def test_float32_follows_float64(sampler: Sampler, exact: Prior, samples: Tensor) -> None:
-    """All the way in float32, the same image to 2e-3, on the same noise. G+ held: as published, a curvature of 4e4 at 0 blows up rounding."""
+    """All the way in float32, the same image to 2e-3, on the same noise. G+ held: else a curvature of 4e4 blows up rounding."""
     task = parse_task("gaussian@0.05")
     narrow, wide = (restore(task.measure(x), exact, sampler, grid=8).image for x in (samples[:2].float(), samples[:2]))
     assert narrow.dtype == torch.float32
@@ -325,7 +325,13 @@ def test_agrees_with_dense_matrices(
 @pytest.mark.parametrize("task", ["sr4@0.05", "inpaint70@0"])
 @pytest.mark.parametrize(
     ("sampler", "limit"),
-    [(DPS(scale=2.0, variant="scaled"), 1.0), (DiffPIR(), 1.5), (PIRP(lam=-0.001), 2.0), (host("pirp+", 0.05), 1.2), (SITCOM(iterations=5, lr=0.05), 1.0)],
+    [
+        (DPS(scale=2.0, variant="scaled"), 1.0),
+        (DiffPIR(), 1.5),
+        (PIRP(lam=-0.001), 2.0),
+        (host("pirp+", 0.05), 1.2),
+        (SITCOM(iterations=5, lr=0.05), 1.0),
+    ],
     ids=repr,
 )
 def test_restorations_land_near_the_posterior(

@@ -140,8 +140,9 @@ def fetch(
 ) -> Path:
     """The file of `name` in the cache, fetched from its mirrors in turn (or from `url`) where it is not there yet.
 
-    An interrupted fetch is continued. Nothing appears under the file's name before its sum has been compared; `fits` as in
-    :func:`verify`. Raises `InputError` where no sum is known and none to be trusted, and `DownloadError` where no mirror has the file.
+    An interrupted fetch is continued. Nothing appears under the file's name before its sum has been compared; `fits` is as
+    in :func:`verify`. Raises `InputError` where no sum is known and none to be trusted, and `DownloadError` where no mirror
+    has the file.
     """
     path, expected = weights_path(name), expected_sum(name, sha256)
     if path.is_file():

@@ -179,7 +179,9 @@ def main() -> None:
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out.with_suffix(".csv"), index=False)
-    out.with_suffix(".json").write_text(json.dumps({"provenance": provenance(args), "rows": table.to_dict("records")}, indent=1) + "\n")
+    out.with_suffix(".json").write_text(
+        json.dumps({"provenance": provenance(args), "rows": table.to_dict("records")}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

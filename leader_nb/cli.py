@@ -17,7 +17,7 @@ import typer
 from tqdm import tqdm
 
 from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
-from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo
+from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo, check_target
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
 from leader_nb.presets import PRESETS
@@ -47,6 +47,7 @@ Steps = Annotated[int, typer.Option(help="Steps of the restoration, 1 to 1000.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made where it is missing.")]
 
+IMAGES_HELP = "Folder with photographs (a photos.csv in or beside it picks its test split), or builtin, or names: coffee,china."
 TASK_HELP = f"Degradation and noise, such as {', '.join(TASKS[1:6])}."
 
 
@@ -280,7 +281,7 @@ def parse_widths(text: str) -> tuple[int, ...]:
 
 @app.command("prior-report")
 def prior_report_command(
-    images: Annotated[Path, typer.Option(help="Folder with photographs; a photos.csv in or beside it picks its test split.")],
+    images: Annotated[str, typer.Option(help=IMAGES_HELP)],
     prior: PriorName = DEFAULTS.prior,
     sigmas: Annotated[str, typer.Option(help="Noise levels, of 255.")] = "15,25,50,75",
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the numbers.")] = None,
@@ -289,8 +290,11 @@ def prior_report_command(
     device: Device = "auto",
 ) -> None:
     """Measure how well a prior denoises: PSNR with intervals over photographs, and speed."""
+    levels = parse_numbers("sigmas", sigmas)
+    if json_file is not None:
+        check_target(json_file)
     machine = choose_device(device)
-    report = prior_report(load_prior(prior, machine), images, parse_numbers("sigmas", sigmas), size, seed, machine)
+    report = prior_report(load_prior(prior, machine), images, levels, size, seed, machine)
     report |= {"sha256": prior_hash(prior), "device": str(machine), "threads": torch.get_num_threads(), "version": __version__}
     if json_file is not None:
         atomic_write(json_file, lambda file: file.write(json.dumps(report, indent=2).encode()))
@@ -298,7 +302,10 @@ def prior_report_command(
         low, high = report["ci"][level]
         typer.echo(f"sigma {level:>4}: {value:.2f} dB [{low:.2f}, {high:.2f}]")
     speed = report["speed"]
-    typer.echo(f"{report['images']} photographs, {size} x {size} px; {speed['seconds_per_image']:.3f} s each on {machine}")
+    seconds = f"{speed['seconds_per_image']:.3f} s each on {machine} ({speed['cpu_seconds_per_image']:.3f} s of processor time)"
+    typer.echo(f"{report['images']} photographs, {size} x {size} px; {seconds}")
+    if report["left_out"]:
+        typer.echo(f"left out, with fewer than {size} x {size} px: {', '.join(report['left_out'])}")
 
 
 def parse_numbers(name: str, text: str) -> list[float]:

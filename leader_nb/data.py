@@ -180,11 +180,7 @@ def atomic_write(path: str | os.PathLike[str], writer: Callable[[BinaryIO], Any]
     If the writer fails, `path` is as before and its error passes through, except that an `OSError` (a full disk, a
     folder that is missing or may not be written) becomes an `InputError`.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    path = check_target(path)
     temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -198,6 +194,18 @@ def atomic_write(path: str | os.PathLike[str], writer: Callable[[BinaryIO], Any]
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """`path` itself, if a file could be written there; asked before work whose result would otherwise be lost."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: you may not write to {path.parent}; choose another folder")
+    return path
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------

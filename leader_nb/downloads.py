@@ -1,14 +1,16 @@
 """Weights of other projects, fetched once into the user's cache and known by their SHA-256 sum.
 
 The sums come from public listings: those of the Hugging Face repositories below, which for the two ADM files agree with
-what other projects have published. A file without a known sum is accepted only on request (`trust_first`): the sum of
-the first copy is then written beside it, as `sha256sum -c` reads it, and holds from then on.
+what other projects have published. A file without a known sum is accepted only on request (`trust_first`, or a sum of
+one's own): once its tensors are seen to fit, the sum of that copy is written beside it, as `sha256sum -c` reads it, and
+holds from then on. A published sum is never replaced: a copy with another one has to be vouched for at every call.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from leader_nb.lpips_weights import cache_dir
 from leader_nb.networks.files import sha256 as sha256_of
 from leader_nb.transfer import DownloadError, forget, transfer
 
+Fits = Callable[[str], object]  # raises InputError where the file of that name in the cache is not that network
 HUB, DRIVE = "https://huggingface.co", "https://drive.google.com"
 
 
@@ -84,14 +87,14 @@ def weights_path(name: str) -> Path:
 
 
 def expected_sum(name: str, given: str | None = None) -> str | None:
-    """The sum that the file must have: the one `given`, else the one remembered beside it, else the published one."""
+    """The sum that the file must have: the one `given`, else the published one, else the one remembered beside it."""
     if given is not None:
         if not re.fullmatch("[0-9a-fA-F]{64}", given):
             raise InputError(f"sha256: got {given!r}; give 64 hexadecimal digits")
         return given.lower()
-    pin = pin_path(name)
+    published, pin = remote_file(name).sha256, pin_path(name)
     remembered = pin.read_text(encoding="utf-8").split() if pin.is_file() else []
-    return remembered[0] if remembered else remote_file(name).sha256
+    return published or (remembered[0] if remembered else None)
 
 
 def pin_path(name: str) -> Path:
@@ -100,10 +103,12 @@ def pin_path(name: str) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def verify(name: str, sha256: str | None = None, trust_first: bool = False) -> str:
-    """Compare the file in the cache with the sum it must have, remember it, and return it.
+def verify(name: str, sha256: str | None = None, trust_first: bool = False, fits: Fits | None = None) -> str:
+    """Compare the file in the cache with the sum it must have, and return that sum.
 
-    Raises `InputError` where the file is missing or another one, and, without `trust_first`, where no sum is known.
+    `fits(name)`, called after the comparison, says whether it is that network (:func:`load_published`). Where no sum is
+    published, the sum of a file that fits is remembered; without `fits` nothing is. Raises `InputError` where the file is
+    missing, another one or no such network, and, without `trust_first`, where no sum is known.
     """
     path, expected = weights_path(name), expected_sum(name, sha256)
     if not path.is_file():
@@ -113,7 +118,10 @@ def verify(name: str, sha256: str | None = None, trust_first: bool = False) -> s
         raise InputError(f"{path} has SHA-256 {found}; none is known for {name!r}: --trust-first remembers this one")
     if expected not in (None, found):
         raise InputError(f"{path} has SHA-256 {found}, not {expected}: delete it and fetch it again, or give --sha256")
-    atomic_write(pin_path(name), lambda file: file.write(f"{found}  {path.name}\n".encode()))
+    if fits is not None:
+        fits(name)
+        if remote_file(name).sha256 is None:
+            atomic_write(pin_path(name), lambda file: file.write(f"{found}  {path.name}\n".encode()))
     return found
 
 
@@ -122,15 +130,23 @@ def by_hand(name: str) -> str:
     return f"put {file.file} into {cache_dir()} by hand (see {file.page}) and run leader-nb weights verify {name}"
 
 
-def fetch(name: str, *, url: str | None = None, sha256: str | None = None, trust_first: bool = False) -> Path:
+def fetch(
+    name: str,
+    *,
+    url: str | None = None,
+    sha256: str | None = None,
+    trust_first: bool = False,
+    fits: Fits | None = None,
+) -> Path:
     """The file of `name` in the cache, fetched from its mirrors in turn (or from `url`) where it is not there yet.
 
-    An interrupted fetch is continued. Nothing appears under the file's name before its sum has been compared.
-    Raises `InputError` where no sum is known and none to be trusted, and `DownloadError` where no mirror has the file.
+    An interrupted fetch is continued. Nothing appears under the file's name before its sum has been compared; `fits` is as
+    in :func:`verify`. Raises `InputError` where no sum is known and none to be trusted, and `DownloadError` where no mirror
+    has the file.
     """
     path, expected = weights_path(name), expected_sum(name, sha256)
     if path.is_file():
-        verify(name, sha256, trust_first)
+        verify(name, sha256, trust_first, fits)
         return path
     if expected is None and not trust_first:
         raise InputError(f"no SHA-256 is known for {name!r}: give --sha256, or accept the first copy by --trust-first")
@@ -138,7 +154,7 @@ def fetch(name: str, *, url: str | None = None, sha256: str | None = None, trust
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock"), timeout=0):
             _from_mirrors(remote_file(name), (url,) if url else remote_file(name).urls, path, expected)
-            verify(name, sha256, trust_first)
+            verify(name, sha256, trust_first, fits)
     except Timeout:
         raise InputError(f"another process is fetching {path}: wait for it") from None
     except OSError as error:

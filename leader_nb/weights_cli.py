@@ -13,7 +13,7 @@ app = typer.Typer(help="Fetch and check the published networks (CelebA-HQ, Image
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(f.name for f in downloads.FILES)}.")]
 Sum = Annotated[str | None, typer.Option("--sha256", help="The SHA-256 sum that the file must have.")]
-Trust = Annotated[bool, typer.Option("--trust-first", help="If no sum is known, remember this copy's.")]
+Trust = Annotated[bool, typer.Option("--trust-first", help="If no sum is known, accept this copy's and remember it.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -39,18 +39,16 @@ def fetch_command(
     trust_first: Trust = False,
 ) -> None:
     """Fetch a network into the cache and check it. Running it again continues where it stopped."""
-    path = downloads.fetch(name, url=url, sha256=sha256, trust_first=trust_first)
-    report(name, downloads.expected_sum(name) or "")
+    path = downloads.fetch(name, url=url, sha256=sha256, trust_first=trust_first, fits=load_published)
+    report(name, downloads.expected_sum(name, sha256) or "")
     typer.echo(f"written to {path}")
 
 
 @app.command("verify")
 def verify_command(name: Name, sha256: Sum = None, trust_first: Trust = False) -> None:
     """Compare a file in the cache with its SHA-256 sum, and its tensors with the network."""
-    report(name, downloads.verify(name, sha256, trust_first))
+    report(name, downloads.verify(name, sha256, trust_first, fits=load_published))
 
 
 def report(name: str, found: str) -> None:
-    """Says that the file is the one expected and fits its network. Raises `InputError` if it does not fit."""
-    load_published(name)
     typer.echo(f"{name}: SHA-256 {found}, and every tensor fits")

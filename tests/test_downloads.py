@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -143,8 +144,7 @@ def files(cache: Path) -> set[str]:
 def test_a_file_is_fetched_once(entry: RemoteFile, site: Site, cache: Path) -> None:
     path = fetch("toy")
     assert path == weights_path("toy") == cache / "toy.pt" and path.read_bytes() == CONTENT
-    assert files(cache) == {"toy.pt", "toy.pt.sha256"}
-    assert pin_path("toy").read_text() == f"{SUM}  toy.pt\n", "as sha256sum -c reads it"
+    assert files(cache) == {"toy.pt"}
     fetch("toy")
     assert site.seen == [""]
 
@@ -313,21 +313,56 @@ def test_a_file_put_there_by_hand(entry: RemoteFile, site: Site, cache: Path) ->
             call("toy")
 
 
+def fits(name: str) -> None:
+    """Stands in for the network: only CONTENT is one."""
+    if weights_path(name).read_bytes() != CONTENT:
+        raise InputError("no such network")
+
+
 def test_a_file_without_a_known_sum(entry: RemoteFile, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never taken on trust unasked; the first copy's sum then holds."""
     register(monkeypatch, replace(entry, sha256=None))
     with pytest.raises(InputError, match="no SHA-256 is known for 'toy': give --sha256, or accept the first copy"):
         fetch("toy")
     assert not site.seen
-    assert fetch("toy", trust_first=True).read_bytes() == CONTENT
+    assert fetch("toy", trust_first=True, fits=fits).read_bytes() == CONTENT
+    assert pin_path("toy").read_text() == f"{SUM}  toy.pt\n", "as sha256sum -c reads it"
     assert expected_sum("toy") == SUM == verify("toy")
     weights_path("toy").write_bytes(b"x" * 2000)
     with pytest.raises(InputError, match="not " + SUM):
-        verify("toy", trust_first=True)
+        verify("toy", trust_first=True, fits=fits)
+    weights_path("toy").write_bytes(CONTENT)
     pin_path("toy").unlink()
     with pytest.raises(InputError, match="none is known for 'toy': --trust-first remembers this one"):
         verify("toy")
-    assert verify("toy", trust_first=True) == expected_sum("toy")
+    assert verify("toy", trust_first=True, fits=fits) == expected_sum("toy")
+
+
+@pytest.mark.parametrize("how", ["sum of one's own", "trust first"])
+@pytest.mark.parametrize("call", [verify, fetch])
+def test_a_wrong_file_is_not_remembered(how: str, call, entry: RemoteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever vouches for a file that is no such network finds the genuine one accepted afterwards."""
+    register(monkeypatch, replace(entry, sha256=None))
+    weights_path("toy").parent.mkdir()
+    weights_path("toy").write_bytes(b"x" * 2000)
+    wrong = hashlib.sha256(b"x" * 2000).hexdigest()
+    vouched = {"sha256": wrong} if how == "sum of one's own" else {"trust_first": True}
+    for options in (vouched, vouched | {"fits": fits}):
+        with contextlib.suppress(InputError):
+            call("toy", **options)
+        assert expected_sum("toy") is None and not pin_path("toy").exists()
+    with pytest.raises(InputError, match="no such network"):
+        call("toy", **vouched, fits=fits)
+    weights_path("toy").unlink()
+    assert fetch("toy", trust_first=True, fits=fits).read_bytes() == CONTENT and expected_sum("toy") == SUM
+
+
+def test_a_remembered_sum_does_not_outrank_the_published_one(entry: RemoteFile, cache: Path) -> None:
+    """Not even one that an earlier version wrote down."""
+    cache.mkdir()
+    pin_path("toy").write_text(f"{'0' * 64}  toy.pt\n")
+    assert expected_sum("toy") == SUM
+    assert fetch("toy", fits=fits).read_bytes() == CONTENT and verify("toy", fits=fits) == SUM
 
 
 def test_without_a_sum_only_the_same_version_is_continued(
@@ -338,19 +373,21 @@ def test_without_a_sum_only_the_same_version_is_continued(
     assert fetch("toy", trust_first=True).read_bytes() == CONTENT
     assert site.seen == ["", ""], "nothing would tell whether the two halves belong together"
     for tag, later in (('"v1"', "bytes=300000-"), ('W/"v1"', "")):
-        weights_path("toy").unlink(), pin_path("toy").unlink()
+        weights_path("toy").unlink()
         site.tag, site.cut = tag, [300_000]
         assert fetch("toy", trust_first=True).read_bytes() == CONTENT and site.seen[-1] == later
 
 
 def test_a_sum_of_ones_own(entry: RemoteFile, site: Site) -> None:
-    """`--sha256` goes before the published sum, for a mirror whose copy is another one, and is remembered."""
+    """`--sha256` goes before the published sum, for a mirror whose copy is another one, and holds for that call alone."""
     site.content = CONTENT[::-1]
     own = hashlib.sha256(site.content).hexdigest()
     with pytest.raises(DownloadError, match=f"its file has SHA-256 {own}, not {SUM}"):
         fetch("toy")
-    fetch("toy", sha256=own.upper())
-    assert verify("toy") == own == expected_sum("toy")
+    fetch("toy", sha256=own.upper(), fits=lambda name: None)
+    assert verify("toy", own) == own and expected_sum("toy") == SUM and not pin_path("toy").exists()
+    with pytest.raises(InputError, match=f"has SHA-256 {own}, not {SUM}"):
+        verify("toy")
     with pytest.raises(InputError, match="give 64 hexadecimal digits"):
         fetch("toy", sha256="abc")
 
@@ -403,6 +440,25 @@ def test_the_command_line_says_what_is_wrong(tiny: str, site: Site, monkeypatch:
     register(monkeypatch, replace(remote_file("celebahq-256"), sha256=SUM))
     wrong = run("fetch", "celebahq-256").exception
     assert isinstance(wrong, InputError) and "is no complete checkpoint" in str(wrong)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_vouching_for_a_wrong_file_leaves_the_genuine_one_welcome(
+    known: bool, tiny: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:
+        register(monkeypatch, replace(remote_file("celebahq-256"), sha256=None))
+    path = weights_path("celebahq-256")
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    for command in ("verify", "fetch"):
+        assert isinstance(run(command, "celebahq-256", "--sha256", SUM).exception, InputError)
+    assert not pin_path("celebahq-256").exists()
+    path.unlink()
+    options = () if known else ("--trust-first",)
+    assert f"SHA-256 {tiny}, and every tensor fits" in run("fetch", "celebahq-256", *options).output
+    assert pin_path("celebahq-256").exists() != known
+    assert run("verify", "celebahq-256").exit_code == 0
 
 
 def test_cut_short_is_a_download_error() -> None:

@@ -391,7 +391,9 @@ def test_integer_grids_follow_the_schedule_of_the_prior() -> None:
         with pytest.raises(InputError, match="steps: got 101; give a whole number from 1 to 100"):
             restore(problem, prior, host, grid=101)
     for time, said in ((100, 100), (-1, -1)):
-        with pytest.raises(InputError, match=f"t: got {said}; the schedule of the prior 'short' has the times 0 to 99") as error:
+        with pytest.raises(
+            InputError, match=f"t: got {said}; the schedule of the prior 'short' has the times 0 to 99"
+        ) as error:
             prior(normal(2, 3, 8, 8), torch.tensor([3, time]))
         assert "\n" not in str(error.value)
 

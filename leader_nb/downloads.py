@@ -70,7 +70,7 @@ FILES: tuple[RemoteFile, ...] = (
         4 * 93_563_910,
         "81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
         f"{DRIVE}/drive/folders/1jElnRoFv7b31fG0v6pTSQkelbSX3xGZh",
-        "one mirror only, and no other is known: where it fails, take the file from the page of its authors by hand",
+        "one mirror only, and no other is known: where it fails, take the file by hand from the page of its authors",
     ),
 )
 

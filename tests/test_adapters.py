@@ -382,7 +382,7 @@ def test_integer_grids_follow_the_schedule_of_the_prior() -> None:
     problem = parse_task("inpaint70@0").measure(normal(1, 3, 8, 8).clamp(-1, 1))
     expected = {
         DDNM(): (99, 74, 50, 25, 0),
-        DiffPIR(): (99, 49, 29, 14, 0),
+        DiffPIR(): (99, 49, 29, 13, 0),
         DPS(): (99, 74, 50, 25, 0),
         SITCOM(iterations=1): (80, 60, 40, 20, 0),
     }

@@ -40,6 +40,7 @@ from leader_nb.potentials import differences, gather
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler, Step
+from leader_nb.samplers.base import DefaultSteps
 from leader_nb.schedule import Schedule, uniform_grid
 from leader_nb.start import MeasuredStart
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
@@ -105,7 +106,7 @@ class SecondOrder:
     needs_gradient: ClassVar[bool] = False
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+    def default_steps(self) -> DefaultSteps:
         return self.host.default_steps
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
@@ -127,7 +128,7 @@ class LastAnswers:
     needs_gradient: ClassVar[bool] = False
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+    def default_steps(self) -> DefaultSteps:
         return self.host.default_steps
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
@@ -171,7 +172,7 @@ class MappedNoise:
     needs_gradient: ClassVar[bool] = False
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+    def default_steps(self) -> DefaultSteps:
         return self.host.default_steps
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
@@ -197,7 +198,7 @@ class NullEta:
     needs_gradient: ClassVar[bool] = False
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+    def default_steps(self) -> DefaultSteps:
         return self.host.default_steps
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from leader_nb.errors import InputError, one_line, unknown
 from leader_nb.networks.published.models import check_image
 from leader_nb.priors import Prediction, Prior
-from leader_nb.schedule import Schedule
+from leader_nb.schedule import Schedule, spread
 
 BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 
@@ -59,13 +59,16 @@ def prior_from_diffusers(source: Any, scheduler: Any = None, device: str | torch
     scheduler or its configuration; by default the folder's own. Epsilon, v and sample prediction; more channels out than
     in carry a variance.
     """
+    if not isinstance(source, nn.Module | str | Path):
+        raise InputError(f"source: got {source!r}; give a UNet2DModel, a folder, or an id of the Hugging Face Hub")
     name = name or ("diffusers" if isinstance(source, nn.Module) else Path(source).name)
     source = source if isinstance(source, nn.Module) else local_folder(source)
     model: Any = source if isinstance(source, nn.Module) else read_unet(source)
     config = scheduler if scheduler is not None else read_scheduler(source)
-    config = dict(getattr(config, "config", config))
-    if model.config.class_embed_type is not None or model.config.num_class_embeds is not None:
-        raise InputError(f"model: {name!r} wants a class label; give an unconditional UNet2DModel")
+    config = getattr(config, "config", config)
+    if not isinstance(config, Mapping):
+        raise InputError(f"scheduler: got {config!r}; give a scheduler of diffusers, such as DDPMScheduler(), or its config")
+    check_unet(model, name)
     said = meaning(config.get("prediction_type", "epsilon"))
     model = model.to(device).eval().requires_grad_(False)
     channels, stride = model.config.in_channels, 2 ** (len(model.config.block_out_channels) - 1)
@@ -77,6 +80,20 @@ def prior_from_diffusers(source: Any, scheduler: Any = None, device: str | torch
         return said(out[:, :channels].to(x_t.dtype), x_t, schedule.abar(t, x_t), variance)
 
     return Prior(predict, schedule_from_diffusers(config), minimum=stride, name=name)
+
+
+def check_unet(model: nn.Module, name: str) -> None:
+    """Raises `InputError` for what is no UNet2DModel (compiled or not), needs a class label, or has channels of no meaning."""
+    if not isinstance(getattr(model, "_orig_mod", model), library().UNet2DModel):
+        raise InputError(f"model: {name!r} is of type {type(model).__name__}; give diffusers' UNet2DModel, or take eps_prior")
+    config: Any = model.config
+    if config.class_embed_type is not None or config.num_class_embeds is not None:
+        raise InputError(f"model: {name!r} wants a class label; give an unconditional UNet2DModel")
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise InputError(
+            f"model: {name!r} makes {config.out_channels} channels of {config.in_channels}; as many are needed, or twice as"
+            " many with a variance. A model that sees a picture beside x_t is no unconditional one"
+        )
 
 
 Meaning = Callable[[Tensor, Tensor, Tensor, Tensor | None], Prediction]
@@ -175,23 +192,37 @@ def read_json(path: Path) -> dict[str, Any]:
 
 # --- denoisers ----------------------------------------------------------------------------------------------------
 
+UNIT = (0.0, 1.0)  # black and white, where nobody says otherwise
+LOUD = 2.0  # noise above so many times the range of pixels is taken for a slip of units, unless `pixels` are given
+
 
 def prior_from_denoiser(
     fn: Callable[[Tensor, Tensor], Tensor],
     sigma_range: tuple[float, float],
     *,
-    pixels: tuple[float, float] = (0.0, 1.0),
+    pixels: tuple[float, float] | None = None,
     schedule: Schedule | None = None,
     name: str = "denoiser",
 ) -> Prior:
     """Any denoiser D(x, sigma) (FFDNet, DRUNet, those of deepinv) as a prior: x0 = D(x_t / sqrt(abar), sigma_bar).
 
     `fn` takes images (B, C, H, W) with black and white at the two `pixels`, and sigma (B,) in the same units; so is
-    `sigma_range`, the lowest and highest noise it was trained for. At other times the prior refuses: give the loop a
-    `grid=` from :func:`grid_within`.
+    `sigma_range`, the lowest and highest noise it was trained for. At other times, not in `times`, the prior refuses: begin
+    by :func:`leader_nb.start.start_within`.
+
+    `pixels` are (0, 1) by default. A range that goes above LOUD is then refused, since it is mostly 75 for 75 / 255; where
+    such noise is meant (photo-small takes noise of 78 on pixels from 0 to 1), say so by giving `pixels`.
     """
-    schedule = schedule or Schedule()
-    times, (low, high), (black, white) = times_within(sigma_range, pixels, schedule), sigma_range, pixels
+    if not callable(fn):
+        raise InputError(f"fn: got {fn!r}; give a function of a noisy image and its noise level")
+    schedule, given = schedule or Schedule(), UNIT if pixels is None else pixels
+    times, (low, high), (black, white) = times_within(sigma_range, given, schedule), sigma_range, given
+    if pixels is None and high > LOUD:
+        raise InputError(
+            f"sigma_range: got noise up to {high:g} for pixels from 0 to 1; of noise counted in 255, give {high:g} / 255,"
+            " and of a denoiser whose pixels are not from 0 to 1, give them, as pixels=(0, 255). If it is meant, give"
+            " pixels=(0, 1)"
+        )
     unit = (white - black) / 2  # of fn's units, in our images from -1 to 1
     dtype = next((p.dtype for p in fn.parameters()), None) if isinstance(fn, nn.Module) else None
 
@@ -199,46 +230,53 @@ def prior_from_denoiser(
         if outside := [time for time in t.tolist() if time not in times]:
             sigma = float(schedule.sigma(torch.tensor(outside[:1]), x_t)) * unit
             raise InputError(
-                f"grid: at time {outside[0]} the noise is {sigma:.4g}; {name!r} takes {low:g} to {high:g}, that is the "
-                f"times {times[0]} to {times[-1]}: give grid=grid_within(steps, sigma_range)"
+                f"grid: at time {outside[0]} the noise is {sigma:.4g}; {name!r} takes {low:g} to {high:g}, that is the times"
+                f" {times[0]} to {times[-1]}: give restore(..., **start_within(prior, steps)), from leader_nb.start"
             )
         x = (x_t / schedule.abar(t, x_t).sqrt() + 1) * unit + black
         out = fn(x.to(dtype or x.dtype), (schedule.sigma(t, x_t).flatten() * unit).to(dtype or x.dtype))
-        if out.shape != x_t.shape:
-            raise InputError(f"{name!r}: it returned {tuple(out.shape)} for images {tuple(x_t.shape)}")
+        if not isinstance(out, Tensor) or out.shape != x_t.shape:
+            what = tuple(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise InputError(f"{name!r}: it returned {what} for images {tuple(x_t.shape)}; a tensor of that shape is needed")
         return Prediction(x0=(out.to(x_t.dtype) - black) / unit - 1)
 
-    return Prior(predict, schedule, name=name)
+    return Prior(predict, schedule, name=name, times=times)
 
 
 def times_within(
-    sigma_range: tuple[float, float], pixels: tuple[float, float] = (0.0, 1.0), schedule: Schedule | None = None
+    sigma_range: tuple[float, float], pixels: tuple[float, float] = UNIT, schedule: Schedule | None = None
 ) -> range:
     """The raw times whose noise lies in `sigma_range` (in units in which black and white are the two `pixels`)."""
-    low, high = sigma_range
-    if not 0 <= low < high or not pixels[0] < pixels[1]:
+    low, high, black, white = *pair("sigma_range", sigma_range), *pair("pixels", pixels)
+    if not 0 <= low < high or not black < white:
         raise InputError(f"sigma_range={sigma_range}, pixels={pixels}: give 0 <= lowest < highest, and black < white")
     abar = (schedule or Schedule()).table()[1:]
-    sigma = ((1 - abar) / abar).sqrt() * (pixels[1] - pixels[0]) / 2
+    sigma = ((1 - abar) / abar).sqrt() * (white - black) / 2
     fits = ((sigma >= low * (1 - 1e-6)) & (sigma <= high * (1 + 1e-6))).nonzero().flatten().tolist()
     if not fits:
         raise InputError(f"sigma_range={sigma_range}: the schedule only has noise from {sigma[0]:.4g} to {sigma[-1]:.4g}")
     return range(fits[0], fits[-1] + 1)
 
 
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """`value` as two numbers. Raises `InputError` under `name` for anything else."""
+    try:
+        low, high = (float(number) for number in value)
+    except (TypeError, ValueError):
+        example = {"sigma_range": "the lowest and the highest noise, (0, 75 / 255)"}.get(name, "black and white, (0, 1)")
+        raise InputError(f"{name}: got {value!r}; give two numbers, such as {example}") from None
+    return low, high
+
+
 def grid_within(
     steps: int,
     sigma_range: tuple[float, float],
-    pixels: tuple[float, float] = (0.0, 1.0),
+    pixels: tuple[float, float] = UNIT,
     schedule: Schedule | None = None,
 ) -> tuple[int, ...]:
     """A `grid=` of the loop: `steps` raw times, evenly spaced, from the highest a denoiser can take to its lowest.
 
     The first is where a host has to start. x_t is mostly image at that time, so that a host which starts from pure
-    noise starts from something else; one that starts from the measurement, like DiffPIR, does not.
+    noise starts from something else: :func:`leader_nb.start.start_within` gives this grid and a start that fits it.
     """
-    times = times_within(sigma_range, pixels, schedule)
-    if not 1 <= steps <= len(times):
-        raise InputError(f"steps: got {steps}; give 1 to {len(times)}, for the denoiser's times {times[0]} to {times[-1]}")
-    spaced = torch.linspace(times[-1], times[0], steps, dtype=torch.float64)
-    return tuple(int(time) for time in spaced.round().tolist())
+    return spread(steps, times_within(sigma_range, pixels, schedule))

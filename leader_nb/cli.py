@@ -20,6 +20,8 @@ from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo, check_target
 from leader_nb.errors import InputError, one_line
 from leader_nb.loop import State
+from leader_nb.memory import Footprint, require_report
+from leader_nb.networks.published import PUBLISHED
 from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
 from leader_nb.samplers import SAMPLERS
@@ -42,7 +44,7 @@ app.command("table")(table_cli.table_command)
 # --- options shared by commands ---------------------------------------------------------------------------------
 
 Host = Annotated[str, typer.Option(help=f"Restoration method: {', '.join(SAMPLERS)}; or ddpg:published, ddpg:tuned.")]
-PriorName = Annotated[str, typer.Option(help=f"Prior: {', '.join(PRIORS)}, or a .safetensors file of your own.")]
+PriorName = Annotated[str, typer.Option(help=f"Prior: {', '.join(PRIORS)}, {', '.join(PUBLISHED)}, or a .safetensors file.")]
 Steps = Annotated[int, typer.Option(help="Steps of the restoration, 1 to 1000.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made where it is missing.")]
@@ -294,6 +296,7 @@ def prior_report_command(
     if json_file is not None:
         check_target(json_file)
     machine = choose_device(device)
+    require_report(images, size, Footprint.of_prior(prior), machine)
     report = prior_report(load_prior(prior, machine), images, levels, size, seed, machine)
     report |= {"sha256": prior_hash(prior), "device": str(machine), "threads": torch.get_num_threads(), "version": __version__}
     if json_file is not None:
@@ -328,6 +331,7 @@ def tasks_command() -> None:
         "hosts": f"{', '.join(SAMPLERS)} (ddnm on a noisy task means ddnm+)",
         "presets": f"{', '.join(PRESETS)} (with --leader)",
         "priors": f"{', '.join(PRIORS)}, or a .safetensors file from leader-nb train",
+        "to be fetched": f"{', '.join(PUBLISHED)} (leader-nb weights fetch NAME)",
     }
     for name, value in rows.items():
         typer.echo(f"{name + ':':<14}{value}")

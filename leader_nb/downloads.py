@@ -29,7 +29,10 @@ HUB, DRIVE = "https://huggingface.co", "https://drive.google.com"
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """`file`: its name in the cache;  `least`: bytes it has at least (float32);  `page`: where a person finds it."""
+    """`file`: its name in the cache;  `least`: bytes it has at least (float32);  `page`: where a person finds it.
+
+    `note`: what `weights list` says of its mirrors.
+    """
 
     name: str
     file: str
@@ -37,6 +40,7 @@ class RemoteFile:
     least: int
     sha256: str | None
     page: str
+    note: str = ""
 
 
 FILES: tuple[RemoteFile, ...] = (
@@ -69,6 +73,7 @@ FILES: tuple[RemoteFile, ...] = (
         4 * 93_563_910,
         "81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
         f"{DRIVE}/drive/folders/1jElnRoFv7b31fG0v6pTSQkelbSX3xGZh",
+        "one mirror only, and no other is known: where it fails, take the file by hand from the page of its authors",
     ),
 )
 

@@ -96,7 +96,7 @@ def trajectory(
 
 def clock_of(grid: int | Sequence[int], prior: Prior, sampler: Sampler) -> Tensor:
     """(T + 1,) the raw time at each position, -1 at position 0."""
-    times = sampler.default_steps(grid) if isinstance(grid, int) else tuple(grid)
+    times = sampler.default_steps(grid, prior.schedule) if isinstance(grid, int) else tuple(grid)
     return torch.tensor([-1, *reversed(check_grid(times, prior.schedule))])
 
 

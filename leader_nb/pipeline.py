@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -32,7 +31,7 @@ from leader_nb.errors import Diverged, InputError, one_line, unknown
 from leader_nb.figures import to_pixels
 from leader_nb.loop import Result, State, restore
 from leader_nb.measurement import Measurement, load_measurement, save_measurement
-from leader_nb.networks import UNetConfig
+from leader_nb.memory import Footprint, require_run, require_weights
 from leader_nb.networks.files import load_denoiser, sha256
 from leader_nb.networks.published import PUBLISHED
 from leader_nb.noise import noise_for
@@ -40,10 +39,10 @@ from leader_nb.operators import Convolution, Mask, Operator, convolution, hadama
 from leader_nb.presets import PRESETS, leader
 from leader_nb.priors import Prior, network_prior
 from leader_nb.problem import Problem
-from leader_nb.samplers import Sampler, host, parse_host
+from leader_nb.samplers import HOSTS, Sampler, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.tasks import Task, parse_task, split
-from leader_nb.zoo import PRIORS, choose_device, prior_path
+from leader_nb.zoo import choose_device, load_prior, prior_path
 
 FILES = ("measurement.safetensors", "degraded.png", "restored.png", "uncertainty.png", "compare.png", "report.json")
 DRAWN = {"inpaint": "mask", "motion": "kernel", "cs": "slots"}  # what a measurement keeps of its operator's own draws
@@ -54,14 +53,6 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lpips": metrics.lpips_distance,
 }
 MAP_SIGMA = 0.3  # noise level sigma_bar whose variance map is shown: late enough for detail, early enough for doubt
-
-# Memory of a run: how much the process grows (peak resident set, CPU), measured at 128 to 1024 px.
-# The built-in prior took at most 955 bytes per pixel in the loop, and 1180 with metrics and plates (at 512 px).
-BUFFERS = 14  # activations of the finest level alive at once: 896 bytes per pixel of the built-in prior
-BESIDES = 300  # bytes per pixel for what is not the network: the loop, the metrics in float64, the pictures
-DENSE = 40  # bytes per (side squared) for the two SVDs of a downsampling operator
-FIXED = 100e6  # bytes at any size: the plate, LPIPS
-SHARE = 0.9  # of the free memory that a run may plan with
 
 # --- options and the prior --------------------------------------------------------------------------------------
 
@@ -101,7 +92,7 @@ class Engine:
 
     config: Config
     prior: Prior
-    network: UNetConfig
+    network: Footprint
     device: torch.device
 
 
@@ -112,55 +103,24 @@ def load_engine(config: Config) -> Engine:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError):  # another build of PyTorch, a number too high, no memory at all
         raise InputError(f"device: {config.device!r} does not work on this machine; use auto or cpu") from None
-    if config.prior in PUBLISHED:  # its memory is not modelled here
-        raise InputError(
-            f"prior: {config.prior!r} is for Python, load_prior({config.prior!r}); here give {', '.join(PRIORS)} or a file"
-        )
+    if config.prior in PUBLISHED:
+        footprint = Footprint.of_prior(config.prior)
+        require_weights(footprint, config.prior, "cpu")
+        return Engine(config, load_prior(config.prior, device), footprint, device)
     denoiser, _ = load_denoiser(prior_path(config.prior))
     if denoiser.config.channels != 3:
         raise InputError(f"prior: {config.prior} takes {denoiser.config.channels} channels; photographs need 3")
-    return Engine(config, network_prior(denoiser.to(device), name=Path(config.prior).stem), denoiser.config, device)
+    footprint = Footprint.of_unet(denoiser.config)
+    return Engine(config, network_prior(denoiser.to(device), name=Path(config.prior).stem), footprint, device)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
-def bytes_needed(height: int, width: int, network: UNetConfig, dense: bool = True) -> float:
-    """What a run of this size adds to the process at its peak; `dense`: see :class:`Task`."""
-    per_pixel = BUFFERS * 4 * network.widths[0] / network.patch**2 + BESIDES
-    return FIXED + per_pixel * height * width + dense * DENSE * (height**2 + width**2)
-
-
-def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes free on a device; on the CPU also within the limit of a container, which the system's own count ignores."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no such files outside a container, and "max" where it has no limit
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text()) for n in ("max", "current"))
-        free = min(free, limit - used)
-    return max(free, 0)
-
-
 def require_memory(height: int, width: int, task: Task, engine: Engine, whole: bool = False) -> None:
     """Refuses, before anything is allocated, an image that does not fit, and says what size would."""
-    needed = bytes_needed(height, width, engine.network, task.dense)
-    allowed = SHARE * free_memory(engine.device)
-    if needed <= allowed:
-        return
-    step = math.lcm(task.multiple, engine.network.stride)
-    room = max(allowed - FIXED, 0)
-    shrink = math.sqrt(room / (needed - FIXED))
-    h, w = (int(side * shrink) // step * step for side in (height, width))
-    square = int(math.sqrt(room / (bytes_needed(1, 1, engine.network, task.dense) - FIXED))) // step * step
-    h, w, square = (task.sides_near(side)[0] for side in (h, w, square))
-    advice = f"shrink it to {w} x {h}, or give --size {square}" if whole else f"give --size {square}"
-    if square < MIN_SIDE or min(h, w) < MIN_SIDE:
-        advice = "free some memory first"
-    raise InputError(
-        f"size: {width} x {height} pixels need about {needed / 1e9:.1f} GB of memory, "
-        f"{allowed / 1e9:.1f} GB may be used; {advice}"
-    )
+    gradient = HOSTS[parse_host(engine.config.host)[0]]().needs_gradient
+    require_run(height, width, (task,), engine.network, engine.device, gradient, whole)
 
 
 # --- the case ---------------------------------------------------------------------------------------------------
@@ -216,6 +176,8 @@ def check_size(size: int, task: Task, engine: Engine) -> None:
     """Raises `InputError` for a size that the network, the task or the memory cannot take; 0 is looked at later."""
     if size == 0:
         return
+    if size > 0:
+        engine.network.check_sides(size, size, engine.prior.name)
     least = task.sides_near(max(MIN_SIDE, engine.prior.minimum))[1]
     if size < least:
         raise InputError(f"size: got {size}; give at least {least}, or 0 for the whole photograph")
@@ -243,8 +205,10 @@ def degraded(image: Tensor, task: Task, engine: Engine, source: Mapping[str, Any
         side = min(height, width)
         raise InputError(f"photo: its shorter side is {side} px; {task.degradation} needs at least {task.multiple}")
     require_memory(height, width, task, engine, whole=True)
+    right, below = -width % task.multiple, -height % task.multiple
+    engine.network.check_sides(height + below, width + right, engine.prior.name, "photo")
     image = image.to(engine.device)
-    padded = F.pad(image, (0, -width % task.multiple, 0, -height % task.multiple), mode="reflect")
+    padded = F.pad(image, (0, right, 0, below), mode="reflect")
     problem = task.measure(padded, seed=engine.config.seed)
     return Case(problem, task, engine.config.seed, (height, width), image, source, notes)
 
@@ -268,6 +232,7 @@ def recalled(path: Path, engine: Engine) -> Case:
         task = Task(parse_task(saved.task).degradation, saved.sigma)  # the name may show fewer digits of sigma
         if saved.shape[0] != 3 or min(saved.shape[1:]) < max(MIN_SIDE, engine.prior.minimum):
             raise InputError(f"shape {saved.shape}: the prior takes 3 channels and sides of {engine.prior.minimum} px")
+        engine.network.check_sides(*saved.shape[1:], engine.prior.name, "shape")
         require_memory(*saved.shape[1:], task, engine, whole=True)
         window = _window(saved, task)
         problem = _problem(saved, task, engine.device)

@@ -55,8 +55,9 @@ class Meter:
 class Prior:
     """`predict(x_t, t, schedule)` on a schedule. Calling it gives a :class:`Belief` and costs one NFE per image.
 
-    `minimum` is the least image side, in pixels, that the network can take. Where `predict` differs from image to image,
-    `part(index)` is the prior of some of them.
+    `minimum` is the least image side, in pixels, that the network can take; `times` are the raw times that it can take, all
+    of the schedule's where it is None (:func:`leader_nb.start.start_within` begins at the highest). Where `predict` differs
+    from image to image, `part(index)` is the prior of some of them.
     """
 
     predict: Callable[[Tensor, Tensor, Schedule], Prediction]
@@ -65,9 +66,16 @@ class Prior:
     minimum: int = 1
     name: str = "prior"
     part: Callable[[Tensor], Prior] | None = None
+    times: range | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor, gradient: bool = False) -> Belief:
         """The belief about x0 given x_t (B, C, H, W) at raw times t (B,); with `gradient`, its vjp needs no second call."""
+        first, last = (int(time) for time in t.aminmax())
+        if first < 0 or last >= self.schedule.length:
+            raise InputError(
+                f"t: got {first if first < 0 else last}; the schedule of the prior {self.name!r} has the times 0 to"
+                f" {self.schedule.length - 1}"
+            )
         if self.meter is not None:
             self.meter.count(nfe=1)
         leaf = x_t.detach().requires_grad_(gradient)
@@ -96,13 +104,14 @@ class Prior:
         fn: Callable[[Tensor, Tensor], Tensor],
         sigma_range: tuple[float, float],
         *,
-        pixels: tuple[float, float] = (0.0, 1.0),
+        pixels: tuple[float, float] | None = None,
         schedule: Schedule | None = None,
         name: str = "denoiser",
     ) -> Prior:
         """Any D(x, sigma), x (B, C, H, W), sigma (B,), black and white at the two `pixels`; it refuses outside `sigma_range`.
 
-        Both ends of the range are in units of `fn`. Give the loop `grid=leader_nb.adapters.grid_within(steps, sigma_range)`.
+        Both ends of the range are in units of `fn`; `pixels` are (0, 1) unless told otherwise. Hosts start at its top with
+        `restore(problem, prior, host, **leader_nb.start.start_within(prior, steps))`.
         """
         from leader_nb.adapters import prior_from_denoiser  # here, because adapters imports this module
 

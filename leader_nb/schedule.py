@@ -1,6 +1,7 @@
 """The variance-preserving noise schedule and the grids of time that samplers walk down.
 
 Raw training times are t = 0..999; t = -1 is the clean image, with abar(-1) = 1. This module is the one place that adds 1.
+Grids are described for a schedule of 1000 times; on another length they keep their spacing, in shares of it.
 """
 
 from __future__ import annotations
@@ -88,25 +89,25 @@ def _length(steps: int, schedule: Schedule | None) -> int:
     return length
 
 
-def fractional_grid(steps: int) -> tuple[int, ...]:
+def fractional_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
     """`steps` raw times from 999 down to 0, evenly spaced and rounded: T = 100 gives 999, 989, 979, 969, ..., 10, 0."""
-    top = max(1, _length(steps, None) - 1)
+    top = max(1, _length(steps, schedule) - 1)
     return tuple(round(top - i * top / max(1, steps - 1)) for i in range(steps))
 
 
-def quadratic_grid(steps: int) -> tuple[int, ...]:
+def quadratic_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
     """`steps` raw times 999 - 1000 sqrt(i / (T - 1)), dense at the clean end: T = 100 gives 999, 899, 857, ..., 10, 5, 0.
 
     Never twice the same: for T > 250 the rounded times are spread so that they fall at every step.
     """
-    length = _length(steps, None)
+    length = _length(steps, schedule)
     roots = (math.isqrt(i * length**2 // max(1, steps - 1)) for i in range(steps))
     return tuple(max(steps - 1 - i, length - 1 - root) for i, root in enumerate(roots))
 
 
-def strided_grid(steps: int) -> tuple[int, ...]:
+def strided_grid(steps: int, schedule: Schedule | None = None) -> tuple[int, ...]:
     """`steps` raw times i 1000 / T from the last: T = 20 gives 950, 900, ..., 50, 0."""
-    length = _length(steps, None)
+    length = _length(steps, schedule)
     return tuple(i * length // steps for i in reversed(range(steps)))
 
 
@@ -137,6 +138,13 @@ def least_noisy_grid(count: int, steps: int = 100, schedule: Schedule | None = N
     if not 1 <= count <= steps:
         raise InputError(f"count: got {count}; give a whole number from 1 to {steps}, the steps of the whole grid")
     return grid[steps - count :]
+
+
+def spread(steps: int, times: range) -> tuple[int, ...]:
+    """`steps` of the raw `times`, evenly spaced, from the highest to the lowest; the highest alone for one step."""
+    if not 1 <= steps <= len(times):
+        raise InputError(f"steps: got {steps}; give 1 to {len(times)}, for the times {times[0]} to {times[-1]}")
+    return tuple(int(v) for v in torch.linspace(times[-1], times[0], steps, dtype=torch.float64).round().tolist())
 
 
 def check_grid(grid: int | tuple[int, ...], schedule: Schedule) -> tuple[int, ...]:

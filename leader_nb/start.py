@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,9 @@ from torch import Tensor
 from leader_nb.errors import InputError
 from leader_nb.operators import Operator
 from leader_nb.operators.pixelwise import COLOUR_AXES
+from leader_nb.priors import Prior
 from leader_nb.problem import Problem
+from leader_nb.schedule import spread
 from leader_nb.steps import LateStart, StepRule, Uniform, after_start
 from leader_nb.tree import Tree
 
@@ -210,6 +213,21 @@ class MeasuredStart:
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
         return after_start(self.then, k, cov, memo)
+
+
+def start_within(
+    prior: Prior, steps: int, then: StepRule | None = None, share: float = 0.2, spectrum: PowerSpectrum | None = None
+) -> dict[str, Any]:
+    """`grid` and `steps` of :func:`leader_nb.restore`, for a prior that does not take every noise level:
+
+        restore(problem, prior, host, **start_within(prior, 20))
+
+    The grid has `steps` raw times, from the highest that the prior takes to its lowest. A host begins at the first of them
+    whose noise is no higher than :class:`MeasuredStart` asks for: where the range ends below that, at its top, with the
+    posterior mean plus as much noise as belongs there. `then`, with LEADer: `**leader() | start_within(prior, 20, then=rule)`.
+    """
+    times = range(prior.schedule.length) if prior.times is None else prior.times
+    return {"grid": spread(steps, times), "steps": MeasuredStart(share, then or Uniform(), spectrum or PowerSpectrum())}
 
 
 def measured_start(

@@ -13,10 +13,12 @@ from leader_nb import pipeline
 from leader_nb.crops import SPLITS, Photo, photographs
 from leader_nb.errors import InputError
 from leader_nb.experiments import METRICS, PLUGINS, Cell, Experiment, Lab, Rows, available, chosen, missing, run
+from leader_nb.memory import Footprint, require_run, require_weights
 from leader_nb.samplers import SAMPLERS
 from leader_nb.store import CSV, Store
 from leader_nb.summary import TABLE_1, report
-from leader_nb.tasks import TASKS
+from leader_nb.tasks import TASKS, parse_task
+from leader_nb.zoo import choose_device
 
 SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned", "start", "start-tuned", "leader-start")
 USUAL = ",".join(name for name in TABLE_1 if name in available() and name not in SPECIAL)
@@ -75,10 +77,22 @@ def compute(experiment: Experiment, images: str, out: Path, size: int, n: int | 
     """Refuses bad input, most of it before anything is read; then runs."""
     experiment.cells  # noqa: B018  # refuses tasks that do not exist
     store = Store(out)
+    check_memory(experiment, size)
     photos, lab = photographs(images, size, n, split), Lab.of(experiment)
     lab.check(photos)
     with pipeline.output_folder(out, (CSV,)):
         report_on(lab, photos, store, keep_old)
+
+
+def check_memory(experiment: Experiment, size: int) -> None:
+    """Refuses crops that the prior cannot take or the memory cannot hold, a batch at a time; before anything is read."""
+    device, footprint = choose_device(experiment.device), Footprint.of_prior(experiment.prior)
+    require_weights(footprint, experiment.prior, "cpu")
+    if size > 0:
+        footprint.check_sides(size, size, experiment.prior)
+    tasks = [parse_task(text) for text in experiment.tasks]
+    gradient = any(cell.sampler.needs_gradient for cell in experiment.cells)
+    require_run(size, size, tasks, footprint, device, gradient, batch=experiment.batch)
 
 
 def report_on(lab: Lab, photos: list[Photo], store: Store, keep_old: bool) -> None:

@@ -29,6 +29,8 @@ def list_command() -> None:
         path = downloads.weights_path(file.name)
         state = str(path) if path.is_file() else "not fetched"
         typer.echo(f"{file.name:<14}{file.least / 1e9:>5.2f} GB   {state}")
+        if file.note:
+            typer.echo(f"{'':<14}{file.note}")
 
 
 @app.command("fetch")

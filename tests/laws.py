@@ -255,7 +255,7 @@ def check_host(sampler: Sampler, problem: Problem, prior: Prior, steps: int = 8,
     assert problem.y.dtype == torch.float64 and len(problem) > 1, "check_host: give float64 and several images"
     noise = noise_for(len(problem), seed=3)
     plain = restore(problem, prior, sampler, grid=steps, noise=noise)
-    times = check_grid(sampler.default_steps(steps), prior.schedule)
+    times = check_grid(sampler.default_steps(steps, prior.schedule), prior.schedule)
     assert plain.times == (times,) * len(problem), "times: not the host's own grid"
     rule = CALLS.get(type(sampler).__name__, lambda sampler, steps: range(steps, steps + 1))
     allowed = rule(sampler, steps) if calls is None else range(calls, calls + 1)
@@ -348,7 +348,7 @@ def check_ddim(sampler: Sampler, prior: Prior, shape: tuple[int, ...], eta: floa
     noise = noise_for(len(problem), seed=3)
     result = restore(problem, prior, sampler, grid=steps, noise=noise)
     x = noise("x_T", problem.y.new_empty(shape))
-    times = sampler.default_steps(steps)
+    times = sampler.default_steps(steps, prior.schedule)
     for t, s in zip(times, (*times[1:], -1), strict=True):
         target = torch.full((len(x),), s)
         belief = prior(x, torch.full((len(x),), t))

@@ -21,6 +21,7 @@ from leader_nb.adapters import (
 )
 from leader_nb.equations import diffuse
 from leader_nb.errors import InputError
+from leader_nb.samplers import DPS, SITCOM, DiffPIR
 from leader_nb.schedule import Schedule, uniform_grid
 
 diffusers = pytest.importorskip("diffusers")
@@ -171,6 +172,13 @@ def test_diffusers_mistakes_are_said_in_one_line(tmp_path: Path) -> None:
         "wants a class label": lambda: prior_from_diffusers(labelled, diffusers.DDPMScheduler()),
         "unknown prediction type 'flow'": lambda: prior_from_diffusers(net, {"prediction_type": "flow"}),
         "there is no .*config.json": lambda: prior_from_diffusers(tmp_path / "nowhere"),
+        "source: got 5; give a UNet2DModel, a folder": lambda: prior_from_diffusers(5),
+        "model: 'diffusers' is of type Linear; give diffusers' UNet2DModel": lambda: Prior.from_diffusers(nn.Linear(3, 3), {}),
+        "scheduler: got 'linear'; give a scheduler of diffusers": lambda: prior_from_diffusers(net, "linear"),
+        "makes 3 channels of 6; as many are needed": lambda: prior_from_diffusers(
+            tiny_unet(in_channels=6), diffusers.DDPMScheduler()
+        ),
+        "makes 4 channels of 3": lambda: prior_from_diffusers(tiny_unet(4), diffusers.DDPMScheduler()),
     }
     for message, call in cases.items():
         with pytest.raises(InputError, match=message) as error:
@@ -287,7 +295,8 @@ def test_outside_its_range_a_denoiser_refuses() -> None:
     prior(x, torch.tensor([0, 153]))
     with pytest.raises(
         InputError,
-        match=r"at time 990 the noise is 71\.89; 'ffdnet' takes 0 to 0\.294118, that is the times 0 to 1\d\d: give grid=",
+        match=r"at time 990 the noise is 71\.89; 'ffdnet' takes 0 to 0\.294118, that is the times 0 to 167: give "
+        r"restore\(\.\.\., \*\*start_within\(prior, steps\)\), from leader_nb\.start",
     ) as error:
         prior(x, torch.tensor([20, 990]))
     assert "\n" not in str(error.value)
@@ -352,6 +361,43 @@ def test_a_denoiser_on_its_own_schedule() -> None:
     assert torch.isfinite(prior(normal(1, 3, 4, 4), torch.tensor([top])).x0).all()
 
 
+def test_noise_counted_in_255_is_noticed() -> None:
+    """75 for 75 / 255 would be taken for noise 75 times the range of pixels; whoever means that says so by `pixels`."""
+    message = r"noise up to 75 for pixels from 0 to 1; .*give 75 / 255, .* as pixels=\(0, 255\).*give pixels=\(0, 1\)"
+    for make in (prior_from_denoiser, Prior.from_denoiser):
+        with pytest.raises(InputError, match=message) as error:
+            make(Shrink(), (0, 75))
+        assert "\n" not in str(error.value)
+        assert make(Shrink(), FFDNET).times == range(168)
+    as_meant = prior_from_denoiser(Shrink(), (0, 79), pixels=(0, 1))  # the whole schedule, as photo-small takes it
+    assert as_meant.times == range(1000)
+    assert prior_from_denoiser(Shrink(), (0, 75), pixels=(0, 255)).times == range(168)
+    assert prior_from_denoiser(Shrink(), (0.002, 80), pixels=(-1, 1)).times == times_within((0.002, 80), (-1, 1))
+
+
+def test_integer_grids_follow_the_schedule_of_the_prior() -> None:
+    """A model of 100 times, every host that has a spacing of its own; a time beyond its schedule is refused in one line."""
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=100, beta_start=1e-3, beta_end=0.2)
+    prior = prior_from_diffusers(tiny_unet().float(), scheduler, name="short")
+    problem = parse_task("inpaint70@0").measure(normal(1, 3, 8, 8).clamp(-1, 1))
+    expected = {
+        DDNM(): (99, 74, 50, 25, 0),
+        DiffPIR(): (99, 49, 29, 13, 0),
+        DPS(): (99, 74, 50, 25, 0),
+        SITCOM(iterations=1): (80, 60, 40, 20, 0),
+    }
+    for host, times in expected.items():
+        assert restore(problem, prior, host, grid=5).times == (times,), host
+        with pytest.raises(InputError, match="steps: got 101; give a whole number from 1 to 100"):
+            restore(problem, prior, host, grid=101)
+    for time, said in ((100, 100), (-1, -1)):
+        with pytest.raises(
+            InputError, match=f"t: got {said}; the schedule of the prior 'short' has the times 0 to 99"
+        ) as error:
+            prior(normal(2, 3, 8, 8), torch.tensor([3, time]))
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -361,8 +407,14 @@ def test_a_denoiser_on_its_own_schedule() -> None:
         (lambda: prior_from_denoiser(Shrink(), (0, 1), pixels=(1, 0)), "black < white"),
         (lambda: prior_from_denoiser(Shrink(), (0, 0.001)), "the schedule only has noise from 0.005 to 78"),
         (lambda: grid_within(0, FFDNET), "steps: got 0; give 1 to"),
-        (lambda: grid_within(500, FFDNET), "for the denoiser's times 0 to"),
+        (lambda: grid_within(500, FFDNET), "for the times 0 to 167"),
         (lambda: prior_from_denoiser(lambda x, s: x[..., 1:], FFDNET)(normal(1, 3, 4, 4), T3[:1]), "it returned .1, 3, 4, 3."),
+        (lambda: prior_from_denoiser(lambda x, s: [x], FFDNET)(normal(1, 3, 4, 4), T3[:1]), "it returned a list for images"),
+        (lambda: prior_from_denoiser(None, FFDNET), "fn: got None; give a function"),  # type: ignore[arg-type]
+        (lambda: prior_from_denoiser(Shrink(), 0.3), r"sigma_range: got 0\.3; give two numbers, such as .*75 / 255"),  # type: ignore[arg-type]
+        (lambda: prior_from_denoiser(Shrink(), (0.1, 0.2, 0.3)), "sigma_range: got .*give two numbers"),  # type: ignore[arg-type]
+        (lambda: prior_from_denoiser(Shrink(), ("low", "high")), "sigma_range: got .*give two numbers"),  # type: ignore[arg-type]
+        (lambda: grid_within(5, FFDNET, pixels=255), "pixels: got 255; give two numbers, such as black and white"),  # type: ignore[arg-type]
     ],
 )
 def test_denoiser_mistakes_are_said_in_one_line(call, message: str) -> None:

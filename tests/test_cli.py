@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leader_nb import cli, pipeline
+from leader_nb import cli, memory, pipeline
 from leader_nb.data import BUILTIN_PHOTOS, builtin_photo, save_image
 from leader_nb.measurement import save_measurement
 from leader_nb.networks import Denoiser
@@ -49,11 +49,12 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def refused(capsys: pytest.CaptureFixture[str], message: str, *arguments: object, status: int = 2) -> None:
-    """The command ends with `status`, one line on stderr that matches `message`, and nothing on stdout."""
+def refused(capsys: pytest.CaptureFixture[str], message: str, *arguments: object, status: int = 2) -> str:
+    """The command ends with `status`, one line on stderr that matches `message` and is returned, and nothing on stdout."""
     assert cli.main([str(a) for a in arguments]) == status
     out, err = capsys.readouterr()
     assert out == "" and re.fullmatch(rf"leader-nb: [^\n]*{message}[^\n]*\n", err), err
+    return err
 
 
 # --- every kind of picture ------------------------------------------------------------------------------------------
@@ -185,9 +186,37 @@ def test_a_whole_photograph_too_large_for_the_memory(
     photo: Path, prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(BYTES).resize((400, 360)).save(photo)
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 15 * 10**7)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 15 * 10**7)
     rest = ("--task", "color@0", "--prior", prior_file, "--size", "0", "--out", tmp_path / "out")
     refused(capsys, r"400 x 360 pixels need .* shrink it to \d+ x \d+, or give --size \d+", "restore", photo, *rest)
+
+
+def test_the_memory_of_a_report_and_of_a_table(
+    photo: Path, prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before anything is read, with a size that is then accepted; a gradient and a batch count."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(BYTES).resize((700, 600)).save(folder / name)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 15 * 10**7)
+    given = ("--images", folder, "--prior", prior_file)
+    said = refused(capsys, "2 photographs of 600 x 600 pixels need .* give --size", "prior-report", *given, "--size", "600")
+    fits = int(said.split("--size ")[1])
+    report = ("prior-report", *given, "--sigmas", "25", "--device", "cpu", "--size")
+    assert 100 < fits < 600 and cli.main([str(part) for part in (*report, fits)]) == 0
+    capsys.readouterr()
+    refused(capsys, "no image in .* 9000 x 9000", *report, "9000")
+    table = ("table", *given, "--out", tmp_path / "out", "--tasks", "color@0,sr4@0", "--hosts")
+    said = refused(capsys, "500 x 500 pixels, 8 at a time, need .* give --size", *table, "ddnm", "--size", "500")
+    assert "or a smaller --batch" in said and not (tmp_path / "out").exists()
+    one = int(refused(capsys, "500 x 500 pixels need", *table, "ddnm", "--size", "500", "--batch", "1").split("--size ")[1])
+    slope = int(refused(capsys, "pixels need", *table, "ddnm,dps", "--size", "500", "--batch", "1").split("--size ")[1])
+    assert slope < one < 500 and one % 4 == slope % 4 == 0
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    for command in (report, (*table, "ddnm", "--size")):
+        refused(capsys, "free some memory first", *command, "32")
+    refused(capsys, "the weights of 'imagenet-256' need 2.2 GB", *table, "ddnm", "--prior", "imagenet-256")
 
 
 # --- mistakes: the options ------------------------------------------------------------------------------------------

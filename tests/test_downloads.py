@@ -401,6 +401,7 @@ def test_the_registry_is_that_of_the_networks() -> None:
         assert file.least == 4 * PUBLISHED[file.name].parameters, "float32"
         assert file.sha256 is None or len(bytes.fromhex(file.sha256)) == 32
         assert all(url.startswith("https://") for url in (*file.urls, file.page)) and file.urls
+        assert bool(file.note) == (len(file.urls) == 1), "a single mirror is said to be one"
     with pytest.raises(InputError, match="unknown weights 'ffhq': did you mean 'ffhq-256'"):
         remote_file("ffhq")
 
@@ -419,6 +420,12 @@ def tiny(entry: RemoteFile, site: Site, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def run(*arguments: str):
     return CliRunner().invoke(weights_cli.app, arguments)
+
+
+def test_the_list_says_which_has_one_mirror_only(cache: Path) -> None:
+    lines = run("list").output.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("ffhq-256"))
+    assert "one mirror only, and no other is known" in lines[place + 1] and len(lines) == len(FILES) + 1
 
 
 def test_the_command_line(tiny: str, cache: Path, site: Site) -> None:

@@ -181,6 +181,16 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 # --- The embedded prior --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "cap"), [("photo-small", 4_000_000), ("photo-base", 8_000_000), ("digits", 1_000_000)])
+def test_an_embedded_prior_keeps_under_its_caps(name: str, cap: int) -> None:
+    """Parameters, and a file of at most 16 MB with every one of them in it, in two bytes."""
+    path = prior_path(name)
+    net, _ = load_denoiser(path)
+    parameters = sum(p.numel() for p in net.parameters())
+    assert cap / 2 < parameters <= cap, f"{name}: {parameters:,} parameters"
+    assert 2 * parameters <= path.stat().st_size <= min(16_000_000, 2 * parameters + 100_000)
+
+
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_embedded_prior_loads(name: str) -> None:
     """Under 16 MB, RGB or grey, with its recipe in the header, and a hash that is the sha256 of its file."""

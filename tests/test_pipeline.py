@@ -16,14 +16,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import TINY
-from leader_nb import pipeline, plates
+from leader_nb import memory, pipeline, plates
 from leader_nb.data import load_image
 from leader_nb.errors import InputError
 from leader_nb.measurement import load_measurement, save_measurement
-from leader_nb.networks import Denoiser
+from leader_nb.networks import Denoiser, UNetConfig
 from leader_nb.networks.files import save_denoiser
+from leader_nb.networks.published import PUBLISHED, ADMConfig, ADMNet
 from leader_nb.pipeline import FILES, Case, Config, Engine
 from leader_nb.priors import Prediction
+from leader_nb.zoo import prior_hash, prior_path
 
 TASKS = ["sr4@0.05", "gaussian@0.05", "inpaint70@0", "denoise@0.1", "color@0"]
 
@@ -238,8 +240,6 @@ def test_bad_priors(prior_file: str, tmp_path: Path, tiny: Denoiser) -> None:
     save_denoiser(path, broken, {}, torch.float32)
     with one_error("not finite"):
         engine(str(path))
-    with one_error("'celebahq-256' is for Python, .*; here give photo-small, photo-base, digits or a file"):
-        engine("celebahq-256")
     with one_error("no file at"):
         engine(str(tmp_path / "missing.safetensors"))
     with one_error("unknown prior 'photo-smal': did you mean 'photo-small'"):
@@ -270,7 +270,7 @@ def test_bad_sizes(size: int, message: str, prior_file: str, tmp_path: Path) -> 
 
 def test_the_size_that_is_advised_fits(prior_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     e, task = engine(prior_file), pipeline.parse_task("sr4@0")
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 4 * 10**8)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4 * 10**8)
     with one_error("shrink it to") as caught:
         pipeline.require_memory(900, 1600, task, e, whole=True)
     width, height, square = map(int, re.search(r"to (\d+) x (\d+), or give --size (\d+)", str(caught.value)).groups())
@@ -279,13 +279,85 @@ def test_the_size_that_is_advised_fits(prior_file: str, monkeypatch: pytest.Monk
     assert square % 4 == 0 and square >= 0.9 * math.sqrt(width * height)
     with one_error("pixels need"):
         pipeline.require_memory(height + 16, width + 16, task, e)
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     with one_error("free some memory first"):
         pipeline.require_memory(16, 16, task, e)
 
 
+def test_a_gradient_needs_more_memory(prior_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = pipeline.parse_task("color@0")
+    needed = memory.bytes_needed(640, 640, engine(prior_file).network.per_pixel(gradient=False))
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(needed / memory.SHARE))
+    pipeline.require_memory(640, 640, task, engine(prior_file, host="ddrm"))
+    for host in ("dps", "sitcom"):
+        with one_error("640 x 640 pixels need"):
+            pipeline.require_memory(640, 640, task, engine(prior_file, host=host))
+
+
+@pytest.mark.parametrize(("blocks", "call", "gradient"), [(2, 773, 3565), (4, 773, 6265)])
+def test_the_estimate_holds_what_was_measured(blocks: int, call: int, gradient: int) -> None:
+    """Bytes per pixel of one call of photo-small and photo-base, resident, at 256 x 256; by no more than half too much."""
+    footprint = memory.Footprint.of_unet(UNetConfig(blocks=blocks))
+    assert call <= footprint.call <= 1.5 * call and gradient <= footprint.kept <= 1.5 * gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "call", "gradient"),
+    [("celebahq-256", 256, 496e6, 2362e6), ("ffhq-256", 256, 349e6, None), ("imagenet-256", 128, 241e6, None)],
+)
+def test_the_estimate_of_the_published_networks_holds(name: str, side: int, call: float, gradient: float | None) -> None:
+    """Bytes by which a process grew in one call, with weights of a constant, and in one whose gradient was taken."""
+    footprint = memory.Footprint.of_prior(name)
+    for bytes_per_pixel, measured in ((footprint.call, call), (footprint.kept, gradient)):
+        if measured is not None:
+            assert measured <= memory.FIXED + bytes_per_pixel * side**2 <= 1.8 * measured
+    assert footprint.weights == 4 * PUBLISHED[name].parameters and footprint.multiple == footprint.stride == 32
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`ffhq-256` made tiny, in the cache, for sides that are multiples of 8."""
+    config = ADMConfig(width=32, multipliers=(1, 1, 1, 1), blocks=1, attention=(), head=32)
+    torch.manual_seed(0)
+    state = ADMNet(config).state_dict()
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("LEADER_NB_CACHE", str(tmp_path / "cache"))
+    torch.save(state, prior_path("ffhq-256"))
+    tiny = replace(PUBLISHED["ffhq-256"], build=lambda: ADMNet(config), parameters=sum(v.numel() for v in state.values()))
+    monkeypatch.setitem(PUBLISHED, "ffhq-256", tiny)
+    return "ffhq-256"
+
+
+def test_a_published_network_restores(published: str, no_lpips: None, tmp_path: Path) -> None:
+    """By its name, as any other prior; what it cannot take is refused before it is asked."""
+    e = engine(published)
+    report = restored(pipeline.photograph(picture(tmp_path / "p.png"), "sr4@0.05", 32, e), e, tmp_path / "a")
+    assert report["prior"] == {"name": published, "sha256": prior_hash(published)} and report["nfe"] == 4
+    assert restored(pipeline.recalled(tmp_path / "a" / FILES[0], e), e, tmp_path / "b")["residual"] == report["residual"]
+    with one_error("size: got 36 x 36 pixels; the prior 'ffhq-256' needs multiples of 8: give --size 32"):
+        pipeline.photograph(tmp_path / "p.png", "sr4@0.05", 36, e)
+    with one_error("photo: got 36 x 32 pixels; the prior 'ffhq-256' needs multiples of 8"):
+        pipeline.photograph(picture(tmp_path / "q.png", 35, 30), "sr4@0.05", 0, e)
+    with one_error("weights: those of 'celebahq-256' are not at .*; run leader-nb weights fetch celebahq-256"):
+        engine("celebahq-256")
+    faces = replace(e, network=memory.Footprint.of_prior("celebahq-256"))
+    with one_error("takes 256 x 256 and nothing else"):
+        pipeline.photograph(tmp_path / "p.png", "sr4@0.05", 128, faces)
+
+
+def test_weights_that_do_not_fit_are_not_read(published: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**9)
+    engine(published)
+    with one_error("the weights of 'imagenet-256' need 2.2 GB of memory, 0.9 GB may be used; free some memory first"):
+        engine("imagenet-256")
+    faces = replace(engine(published), network=memory.Footprint.of_prior("celebahq-256"))
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4 * 10**8)
+    with one_error("256 x 256 pixels need about 0.5 GB of memory, 0.4 GB may be used; free some memory first"):
+        pipeline.check_size(256, pipeline.parse_task("sr4@0"), faces)
+
+
 def test_free_memory() -> None:
-    assert 0 < pipeline.free_memory() <= psutil.virtual_memory().total
+    assert 0 < memory.free_memory() <= psutil.virtual_memory().total
 
 
 def test_a_photograph_below_the_minimum_of_the_network(prior_file: str, tmp_path: Path) -> None:

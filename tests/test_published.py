@@ -18,6 +18,7 @@ from torch import Tensor
 
 from laws import close, normal, same
 from leader_nb import DDNM, leader, parse_task, restore
+from leader_nb.buffers import PeakMemory
 from leader_nb.errors import InputError
 from leader_nb.networks.published import PUBLISHED, ADMNet, DDPMConfig, DDPMNet, published_prior, skeleton
 from leader_nb.networks.published.adm import FFHQ, ADMConfig
@@ -143,6 +144,27 @@ def test_names_shapes_and_counts(name: str) -> None:
     assert {key: tuple(value.shape) for key, value in state.items()} == shapes
     assert sum(value.numel() for value in state.values()) == parameters == PUBLISHED[name].parameters
     assert len(state) == tensors and all(value.is_meta for value in state.values())
+
+
+def held(network: PublishedNet, side: int, gradient: bool) -> float:
+    """Bytes for each pixel that a call holds at once beside its weights, in float32."""
+    network.requires_grad_(False)
+    x = torch.empty(1, 3, side, side, device="meta", requires_grad=gradient)
+    with PeakMemory() as memory, torch.set_grad_enabled(gradient):
+        out = network(x, torch.zeros(1, dtype=torch.long, device="meta"))
+        if gradient:
+            torch.autograd.grad(out, x, torch.empty_like(out))
+    return memory.peak / side**2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_memory_of_a_call_is_what_the_table_says(name: str) -> None:
+    """At 256 x 256 for the one that takes nothing else; the others grow with the pixels, so that 64 x 64 will do."""
+    network = skeleton(name)
+    side = network.config.size or 64
+    assert held(network, side, False) == pytest.approx(PUBLISHED[name].call, rel=0.001)
+    if name == "ffhq-256":
+        assert held(network, side, True) == pytest.approx(PUBLISHED[name].kept, rel=0.01)
 
 
 def test_block_counts_of_imagenet() -> None:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from laws import check_step_rule, normal, same
-from leader_nb import DDNM, SAMPLERS, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb import DDNM, SAMPLERS, Prior, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb.adapters import grid_within, times_within
 from leader_nb.covariance import RunningSecant
 from leader_nb.errors import InputError
 from leader_nb.mixture import image_mixture, mixture_from_covariances
 from leader_nb.noise import Noise
 from leader_nb.operators import denoising, inpainting
 from leader_nb.problem import Problem
+from leader_nb.samplers.warm import WarmStart
 from leader_nb.schedule import uniform_grid
 from leader_nb.start import (
     FLOOR,
@@ -25,6 +27,7 @@ from leader_nb.start import (
     measured_start,
     posterior_mean,
     spectral,
+    start_within,
     widest,
 )
 from leader_nb.steps import ErrorControlled, LateStart, PIControlled
@@ -243,6 +246,69 @@ def test_the_rule_asks_for_the_problem_itself() -> None:
         restore(problem, PRIOR, DDNM(), steps=rule)
     with pytest.raises(InputError, match="for_problem"):
         rule.init(SIGMAS, 3)
+
+
+def bounded(low: float, high: float) -> Prior:
+    """The exact denoiser of the model of photographs at 16 x 16, which takes noise of (low, high) on pixels from 0 to 1."""
+    powers = PowerSpectrum().powers((3, 16, 16))
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        clean = [spectral(a[None], powers / (powers + s.square())) for a, s in zip(2 * x - 1, 2 * sigma, strict=True)]
+        return (torch.cat(clean) + 1) / 2
+
+    return Prior.from_denoiser(denoise, (low, high), name="bounded")
+
+
+def test_a_prior_with_a_range_is_begun_at_its_top() -> None:
+    """The first state is the posterior mean with the noise of the highest time; the grid ends at the lowest."""
+    levels = (0.02, 0.2)
+    prior, times = bounded(*levels), times_within(levels)
+    problem, noise = parse_task("inpaint70@0").measure(0.3 * normal(2, 3, 16, 16)), noise_for(2)
+    begin = start_within(prior, 6)
+    assert prior.times == times and times[0] > 0
+    assert begin["grid"] == grid_within(6, levels) == (times[-1], *begin["grid"][1:-1], times[0])
+    first = next(iter(trajectory(problem, prior, DDNM(), noise=noise, **begin)))
+    sigma, mean = first.belief.sigma, posterior_mean(problem, PowerSpectrum().powers((3, 16, 16)))
+    assert (first.t == times[-1]).all() and sigma[0].item() == pytest.approx(2 * levels[1], rel=0.01)
+    same(first.belief.x_t, (mean + sigma * noise("x_T", mean)) / (1 + sigma**2).sqrt(), "the first state")
+    result = restore(problem, prior, DDNM(), noise=noise, **begin)
+    assert result.times == (begin["grid"],) * 2
+    again = restore(problem, prior, DDNM(), noise=noise, **leader() | start_within(prior, 6, then=ErrorControlled(1e3, 0.5)))
+    assert torch.isfinite(again.image).all() and (again.nfe < 6).all(), "LEADer's own step rule takes over"
+
+
+@pytest.mark.parametrize("text", ["inpaint70@0", "sr4@0.05", "gaussian@0.05"])
+def test_a_start_within_the_range_beats_pure_noise_and_the_pseudo_inverse(text: str) -> None:
+    """Errors on images of the model itself: never above either, and far below noise on holes and A^+ y on a noisy blur."""
+    powers = PowerSpectrum().powers((3, 16, 16))
+    x, prior = spectral(normal(8, 3, 16, 16), powers.sqrt()), bounded(0.02, 0.2)
+    task, begin = parse_task(text), start_within(prior, 10)
+    problem = task.measure(x)
+    sampler = host("ddnm", task.sigma)
+    abar = prior.schedule.table()[begin["grid"][0] + 1].item()
+    runs = {
+        "within": restore(problem, prior, sampler, **begin),
+        "noise": restore(problem, prior, sampler, grid=begin["grid"]),
+        "A^+ y": restore(problem, prior, WarmStart(sampler, abar), grid=begin["grid"]),
+    }
+    error = {name: (run.image - x).square().mean().item() for name, run in runs.items()}
+    assert error["within"] < 1.05 * min(error.values()), error
+    assert error["within"] < {"inpaint70@0": 0.5, "sr4@0.05": 0.9, "gaussian@0.05": 1.05}[text] * error["noise"], error
+    assert text != "gaussian@0.05" or error["within"] < 0.7 * error["A^+ y"], error
+
+
+def test_a_prior_without_a_range_is_begun_where_the_measurement_says() -> None:
+    """All times may be used: the first visited is the level of the measured start, as on any grid."""
+    begin = start_within(PRIOR, 50, spectrum=PowerSpectrum())
+    assert begin["grid"][0] == 999 and begin["grid"][-1] == 0
+    problem = parse_task("pool4@0.05").measure(0.3 * normal(1, 1, 8, 8))
+    level = measured_start(problem).sigma
+    sigmas = PRIOR.schedule.sigma(torch.tensor(begin["grid"]), level).flatten()
+    visited = restore(problem, PRIOR, DDNM(), **begin).times[0]
+    assert sigmas[begin["grid"].index(visited[0])] <= level < sigmas[begin["grid"].index(visited[0]) - 1]
+    for steps in (0, 1001):
+        with pytest.raises(InputError, match=f"steps: got {steps}; give 1 to 1000, for the times 0 to 999"):
+            start_within(PRIOR, steps)
 
 
 def test_bad_starts_are_refused() -> None:

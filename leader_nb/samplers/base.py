@@ -4,7 +4,7 @@ A host is a frozen dataclass with
 
     init(problem, noise) -> (x_T, carry)                       the starting state, (B, C, H, W)
     step(belief, s, problem, noise, carry) -> Step             one move from belief.t to the raw times s (B,); s = -1 is clean
-    default_steps(T) -> tuple of raw times, falling
+    default_steps(T, schedule) -> tuple of T raw times of that schedule, falling
 
 and knows nothing of LEADer.
 """
@@ -21,7 +21,10 @@ from torch import Tensor
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
+from leader_nb.schedule import Schedule
 from leader_nb.tree import Tree
+
+DefaultSteps = Callable[[int, Schedule], tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ class Sampler(Protocol):
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step: ...
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]: ...
+    def default_steps(self) -> DefaultSteps: ...
 
 
 def image_by_image(f: Callable[..., Tensor], *batches: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Sampler, Step
+from leader_nb.samplers.base import DefaultSteps, Sampler, Step
 from leader_nb.schedule import Schedule
 from leader_nb.tree import Tree
 
@@ -20,8 +19,9 @@ from leader_nb.tree import Tree
 class WarmStart:
     """`sampler`, begun at x_t = sqrt(abar) A^+ y + sqrt(1 - abar) z instead of at noise; `abar` is that of its first time.
 
-    A^+ y stands in for the clean image, so the noise has to be high enough to hide the difference. Give the loop a grid that
-    begins at the same time: :func:`warm_start` makes both.
+    A^+ y stands in for the clean image, so the noise has to be high enough to hide the difference: no noise is, after a blur
+    of a noisy picture, whose A^+ y has lost all likeness. :func:`leader_nb.start.start_within` has no such limit. Give the
+    loop a grid that begins at the same time: :func:`warm_start` makes both.
     """
 
     sampler: Sampler
@@ -32,7 +32,7 @@ class WarmStart:
         return self.sampler.needs_gradient
 
     @property
-    def default_steps(self) -> Callable[[int], tuple[int, ...]]:
+    def default_steps(self) -> DefaultSteps:
         return self.sampler.default_steps
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:

@@ -21,16 +21,22 @@ PublishedNet = DDPMNet | ADMNet
 
 @dataclass(frozen=True)
 class Published:
-    """A network of the literature: how to build it, and how many parameters it then has."""
+    """A network of the literature: how to build it, and how many parameters it then has.
+
+    `call`, `kept`: bytes for each pixel of one 256 x 256 image that its activations hold at once in float32, in a call and in
+    one whose gradient is taken. Counted tensor by tensor on the meta device (:class:`leader_nb.buffers.PeakMemory`).
+    """
 
     build: Callable[[], PublishedNet]
     parameters: int
+    call: int
+    kept: int
 
 
 PUBLISHED: dict[str, Published] = {
-    "celebahq-256": Published(lambda: DDPMNet(DDPMConfig()), 113_673_219),
-    "imagenet-256": Published(lambda: ADMNet(ADMConfig()), 552_814_086),
-    "ffhq-256": Published(lambda: ADMNet(FFHQ), 93_563_910),
+    "celebahq-256": Published(lambda: DDPMNet(DDPMConfig()), 113_673_219, 4_608, 32_665),
+    "imagenet-256": Published(lambda: ADMNet(ADMConfig()), 552_814_086, 9_216, 80_254),
+    "ffhq-256": Published(lambda: ADMNet(FFHQ), 93_563_910, 4_096, 26_999),
 }
 
 

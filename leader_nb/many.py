@@ -67,7 +67,7 @@ def restore_many(
     if batch < 1:
         raise InputError(f"batch: got {batch}; give the number of images to restore at a time, at least 1")
     steps = steps or Uniform()
-    check_plugins(covariance, modulate, steps)
+    check_plugins(covariance, modulate, steps, sampler)
     method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
     return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)
 

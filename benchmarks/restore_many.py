@@ -4,11 +4,11 @@
     python benchmarks/restore_many.py --count 4 --batch 2 --steps 20 --rounds 2 --out /tmp/try.csv   # a try
 
 A queue of different photographs is restored by `restore_many`: by the host, by LEADer whose rule is idle (tolerance or
-budget 0: every step is taken), and by LEADer as it is, with the error-controlled rule of its preset, with the paper's SATP, and
-with a SATP on the calibrated map whose budget (`--budget`) is so large that images make about half of the calls, each its own
-number. `realised` is the share of time saved over the share of calls saved, both against the idle rule, which costs the same
-per call. `over_host` is the same against the bare host, where LEADer has to earn its own overhead first. Variants take turns within a round, forth
-and back; ratios are taken within a round, and reported are medians and quartiles over rounds.
+budget 0: every step is taken), and by LEADer as it is, with the error-controlled rule of its preset, with the paper's SATP,
+and with a SATP on the calibrated map whose budget (`--budget`) is so large that images make about half of the calls, each its
+own number. `realised` is the share of time saved over the share of calls saved, both against the idle rule, which costs the
+same per call. `over_host` is the same against the bare host, where LEADer has to earn its own overhead first. Variants take
+turns within a round, forth and back; ratios are taken within a round, and reported are medians and quartiles over rounds.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=0.03, help="of the variant `SATP, half`")
+    parser.add_argument("--budget", type=float, default=0.02, help="of the variant `SATP, half`")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--prior", default="photo-small")

@@ -19,12 +19,14 @@ from tqdm import tqdm
 from leader_nb import __version__, pipeline, plates, table_cli, weights_cli
 from leader_nb.data import BUILTIN_PHOTOS, atomic_write, builtin_photo, check_target
 from leader_nb.errors import InputError, one_line
+from leader_nb.experiments import chosen
 from leader_nb.loop import State
 from leader_nb.memory import Footprint, require_report
 from leader_nb.networks.published import PUBLISHED
 from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
-from leader_nb.samplers import SAMPLERS
+from leader_nb.samplers import IMAGES, SAMPLERS
+from leader_nb.samplers.coverage import BEYOND, coverage, matrix
 from leader_nb.tasks import DEGRADATIONS, LIMITS, TASKS, VARIANTS, parse_task
 from leader_nb.train import DIGITS, TrainConfig, digits_config, train
 from leader_nb.zoo import PRIORS, choose_device, load_prior, prior_hash
@@ -44,6 +46,7 @@ app.command("table")(table_cli.table_command)
 # --- options shared by commands ---------------------------------------------------------------------------------
 
 Host = Annotated[str, typer.Option(help=f"Restoration method: {', '.join(SAMPLERS)}; or ddpg:published, ddpg:tuned.")]
+ImageKind = Annotated[str, typer.Option(help=f"Whose constants ddpg:published has: {' or '.join(IMAGES)}.")]
 PriorName = Annotated[str, typer.Option(help=f"Prior: {', '.join(PRIORS)}, {', '.join(PUBLISHED)}, or a .safetensors file.")]
 Steps = Annotated[int, typer.Option(help="Steps of the restoration, 1 to 1000.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -87,12 +90,13 @@ def restore_command(
     steps: Steps = DEFAULTS.steps,
     seed: Annotated[int | None, typer.Option(help="Of every random draw; 0, or that of the measurement.")] = None,
     device: Device = DEFAULTS.device,
+    image_kind: ImageKind = DEFAULTS.images,
     size: Annotated[int | None, typer.Option(help="Side of the centre square, 256; 0: the whole photograph.")] = None,
 ) -> None:
     """Degrade a photograph and restore it, or restore a saved measurement."""
     if preset is not None and not leader:
         raise InputError("preset: it belongs to LEADer; add --leader")
-    config = pipeline.Config(host, leader, preset or DEFAULTS.preset, prior, steps, seed or 0, device)
+    config = pipeline.Config(host, leader, preset or DEFAULTS.preset, prior, steps, seed or 0, device, image_kind)
     source = choose_source(photo, measurement, task, size, seed)
     with pipeline.output_folder(out) as folder:
         engine = pipeline.load_engine(config)
@@ -160,10 +164,11 @@ def demo_command(
     steps: Steps = DEFAULTS.steps,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     device: Device = DEFAULTS.device,
+    image_kind: ImageKind = DEFAULTS.images,
     size: Annotated[int, typer.Option(help="Side of the centre square in pixels.")] = 128,
 ) -> None:
     """Restore a built-in photograph with and without LEADer, and compare."""
-    config = pipeline.Config(host=host, prior=prior, steps=steps, seed=seed, device=device)
+    config = pipeline.Config(host=host, prior=prior, steps=steps, seed=seed, device=device, images=image_kind)
     parsed = parse_task(task)
     with pipeline.output_folder(out, ()) as folder:
         engine = pipeline.load_engine(config)
@@ -328,13 +333,28 @@ def tasks_command() -> None:
         "variants": ", ".join(VARIANTS),
         "numbers": ", ".join(f"{kind}{low} to {kind}{high}" for kind, (low, high) in LIMITS.items()),
         "noise": "after the @: standard deviation for images in [0, 1], from 0 to 10",
-        "hosts": f"{', '.join(SAMPLERS)} (ddnm on a noisy task means ddnm+)",
+        "hosts": f"{', '.join(SAMPLERS)} (ddnm on a noisy task means ddnm+; more: leader-nb hosts)",
         "presets": f"{', '.join(PRESETS)} (with --leader)",
         "priors": f"{', '.join(PRIORS)}, or a .safetensors file from leader-nb train",
         "to be fetched": f"{', '.join(PUBLISHED)} (leader-nb weights fetch NAME)",
     }
     for name, value in rows.items():
         typer.echo(f"{name + ':':<14}{value}")
+
+
+@app.command("hosts")
+def hosts_command(
+    tasks: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(TASKS)}.")] = "all",
+) -> None:
+    """Show which method does which task: as in the LEADer paper, or beyond it."""
+    found = coverage(chosen("tasks", tasks, TASKS))
+    words = matrix(found).replace({BEYOND: "beyond"}).rename_axis(index=None, columns=None)
+    typer.echo(words.to_string())
+    needy = ", ".join(found.loc[found["needs"] == "gradient", "host"].unique())
+    typer.echo("\npaper: in Table 1 of the LEADer paper; beyond: N/A or missing there, and it runs here all the same.")
+    typer.echo(
+        "On a noisy task ddnm is ddnm+." + (f" These differentiate the prior, and take longer: {needy}." if needy else "")
+    )
 
 
 # --- the way in -------------------------------------------------------------------------------------------------

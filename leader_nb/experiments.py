@@ -40,7 +40,7 @@ from leader_nb.noise import noise_for
 from leader_nb.presets import leader, leader_for
 from leader_nb.priors import Prior
 from leader_nb.problem import Problem
-from leader_nb.samplers import SAMPLERS, Sampler, host, parse_host
+from leader_nb.samplers import SAMPLERS, Sampler, check_image_kind, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.sources import modules_of, source_hash
 from leader_nb.start import MeasuredStart
@@ -138,6 +138,7 @@ class Experiment:
     """The grid, and how it is run. `batch` images of one cell are restored together; that alters no image's result.
 
     `device`: auto, cpu, cuda or cuda:N;  `prior`: a name or a .safetensors file;  `score`: which of METRICS to compute.
+    `images`: whose constants a host such as ddpg:published has, "photographs" or "faces"; one folder holds rows of one kind.
     """
 
     hosts: tuple[str, ...] = SAMPLERS
@@ -149,8 +150,10 @@ class Experiment:
     prior: str = "photo-small"
     device: str = "cpu"
     score: tuple[str, ...] = tuple(METRICS)
+    images: str = "photographs"
 
     def __post_init__(self) -> None:
+        check_image_kind(self.images)
         for name in self.hosts:
             parse_host(name)
         for kind, names, known in (
@@ -173,7 +176,7 @@ class Experiment:
         for task in dict.fromkeys(parse_task(text) for text in self.tasks):
             samplers: dict[str, Sampler] = {}
             for name in self.hosts:
-                sampler = host(name, task.sigma, task)
+                sampler = host(name, task.sigma, task, self.images)
                 if sampler not in samplers.values():
                     samplers[name] = sampler
             for (name, sampler), plugin in product(samplers.items(), self.plugins):

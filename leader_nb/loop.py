@@ -14,9 +14,9 @@ from leader_nb.errors import Diverged, Failure, InputError
 from leader_nb.noise import Noise, noise_for
 from leader_nb.priors import Belief, Meter, Prior
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Sampler
+from leader_nb.samplers.base import Falls, Sampler
 from leader_nb.schedule import check_grid
-from leader_nb.steps import Begins, NeedsProblem, StepRule, Uniform
+from leader_nb.steps import Begins, NeedsProblem, Returns, StepRule, Uniform
 from leader_nb.tree import Tree, put, rows
 
 
@@ -88,7 +88,7 @@ def trajectory(
     """
     steps, noise = steps or Uniform(), noise or noise_for(len(problem))
     clock = clock_of(grid, prior, sampler)
-    check_plugins(covariance, modulate, steps)
+    check_plugins(covariance, modulate, steps, sampler)
     check_images(problem, prior, noise)
     prior = prior.metered(meter or Meter.of(len(problem)))
     return Run(problem, prior, sampler, clock, noise, covariance, modulate, steps, equivariance).states()
@@ -100,11 +100,17 @@ def clock_of(grid: int | Sequence[int], prior: Prior, sampler: Sampler) -> Tenso
     return torch.tensor([-1, *reversed(check_grid(times, prior.schedule))])
 
 
-def check_plugins(covariance: Covariance | None, modulate: Modulate | None, steps: StepRule) -> None:
-    """Raises `InputError` where a plug-in lacks the map that it needs."""
+def check_plugins(covariance: Covariance | None, modulate: Modulate | None, steps: StepRule, sampler: Sampler) -> None:
+    """Raises `InputError` where a plug-in lacks the map that it needs, or a step rule goes where the host cannot."""
     for name, needy in {"modulate": modulate is not None, "steps": steps.needs_map}.items():
         if needy and covariance is None:
             raise InputError(f"{name}: it needs an uncertainty map; give a covariance, such as RunningSecant()")
+    if isinstance(steps, Returns) and steps.returns and isinstance(sampler, Falls) and sampler.falls:
+        rule, kind = type(steps).__name__, type(sampler).__name__
+        raise InputError(
+            f"steps: {rule} goes back to higher noise, where {kind} has no step; take a host that has, such as"
+            " DDNM, DDNM+, DDRM or DiffPIR, or leave the rule out"
+        )
 
 
 def check_images(problem: Problem, prior: Prior, noise: Noise) -> None:

@@ -6,7 +6,9 @@ batch size, and not on the other images' failures. The calls that a step rule sa
 
 from __future__ import annotations
 
+import inspect
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leader_nb.errors import Diverged, InputError
+from leader_nb.errors import Diverged, InputError, one_line
 from leader_nb.loop import (
     Covariance,
     Equivariance,
@@ -33,6 +35,8 @@ from leader_nb.problem import Problem
 from leader_nb.samplers.base import Sampler
 from leader_nb.steps import Uniform
 from leader_nb.tree import Tree, joined, rows
+
+BROKEN = 100  # times that a source may raise the same words running, before it is taken for broken
 
 
 def restore_many(
@@ -56,13 +60,14 @@ def restore_many(
     noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise. Images that cannot
     share a batch, being of another size or operator, wait until those before them are done.
     A failure stops one image only and is the `error` of its result: `Diverged` for a NaN, with step and time, or another
-    `InputError`, also one that `problems` raises where it can go on (a `map` can, a generator cannot).
+    `InputError`; what else prior, operator or `problems` raise is its `__cause__`. A `map` goes on after it has raised. A
+    generator ends: the images that it gave are restored, and the last result says that the others are not known.
     `progress`: a bar on stderr, by default where a person watches. The other keywords are those of `trajectory`.
     """
     if batch < 1:
         raise InputError(f"batch: got {batch}; give the number of images to restore at a time, at least 1")
     steps = steps or Uniform()
-    check_plugins(covariance, modulate, steps)
+    check_plugins(covariance, modulate, steps, sampler)
     method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
     return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)
 
@@ -140,9 +145,16 @@ class _Batch:
         numbers = torch.tensor([place.number for place in self.places])
         try:
             turn, state, parts = self.run.turn(numbers, self.state, self.parts)
-        except InputError as error:
+        except Exception as error:
             self.meter.nfe[:], self.meter.backward[:] = tally
-            return self._one_by_one(error)
+            failed = [self._given_up(error)] if len(self.places) == 1 else []
+        else:
+            return self._moved(turn, state, parts)
+        # The error is gone by now, and with it the tensors of the turn that failed: memory may have been why.
+        return (failed, None) if failed else self._one_by_one()
+
+    def _moved(self, turn: State, state: Tree, parts: dict[str, Tree]) -> tuple[list[Result], _Batch | None]:
+        """After a turn: the results of those that are done, and the batch of the others."""
         times = turn.t.tolist()
         places = tuple(replace(p, times=(*p.times, t)) for p, t in zip(self.places, times, strict=True))
         after, done = replace(self, state=state, parts=parts, places=places), state["k"] <= 0
@@ -150,17 +162,24 @@ class _Batch:
         left = (~done).nonzero().flatten()
         return ended, (after if not ended else after.rows(left) if len(left) else None)
 
-    def _one_by_one(self, error: InputError) -> tuple[list[Result], _Batch | None]:
+    def _one_by_one(self) -> tuple[list[Result], _Batch | None]:
         """The same turn image by image, to find those that the complaint is about."""
-        if len(self.places) == 1:
-            place, shape = self.places[0], self.run.problem.operator.image_shape
-            return [_failed(place.number, error, self.state["x"].new_full((1, *shape), torch.nan), self.meter, place)], None
         ended, left = [], None
         for i in range(len(self.places)):
             results, rest = self.rows(torch.tensor([i])).advance()
             ended += results
             left = rest if left is None else left if rest is None else left.joined(rest)
         return ended, left
+
+    def _given_up(self, error: Exception) -> Result:
+        """The result of the only image, which raised `error`.
+
+        Its traceback stays, without the variables in it: they may hold a network's activations.
+        """
+        traceback.clear_frames(error.__traceback__)
+        place, shape = self.places[0], self.run.problem.operator.image_shape
+        blank = self.state["x"].new_full((1, *shape), torch.nan)
+        return _failed(place.number, _said(place.number, error), blank, self.meter, place)
 
     def _result(self, i: int, turn: State) -> Result:
         """What became of image i, which is done."""
@@ -184,12 +203,25 @@ def _failed(number: int, error: InputError, image: Tensor, meter: Meter | None =
     return Result(image, None, meter.nfe, meter.backward, seconds, (place.times if place else (),), number, error)
 
 
+def _said(number: int, error: Exception) -> InputError:
+    """What image `number` has for an error: an `InputError` as it is, another one with its kind, and as the cause."""
+    if isinstance(error, InputError):
+        return error
+    said = InputError(f"image {number}: {type(error).__name__}: {one_line(error)}")
+    said.__cause__ = error
+    return said
+
+
+class _SourceEnded(InputError):
+    """Why the images from here on are not known."""
+
+
 Arrival = tuple[int, Problem | InputError]
 
 
 def _arrivals(problems: Iterable[Problem]) -> Iterator[Arrival]:
     """(number, problem of one image), or (number, why there is none)."""
-    source, number = iter(problems), 0
+    source, number, last, again = iter(problems), 0, "", 0
     while True:
         try:
             problem = next(source)
@@ -197,13 +229,36 @@ def _arrivals(problems: Iterable[Problem]) -> Iterator[Arrival]:
                 raise InputError(f"problems: item {number} is of type {type(problem).__name__}; give a Problem")
         except StopIteration:
             return
-        except InputError as error:
-            yield number, error
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            last, again = words, again + 1 if words == last else 1
+            if reason := _ends(source, again):
+                yield number, _ended_early(number, error, reason)
+                return
+            yield number, _said(number, error)
             number += 1
             continue
+        last, again = "", 0
         for i in range(len(problem)):
-            yield number, problem.rows(torch.tensor([i]))
+            try:
+                yield number, problem.rows(torch.tensor([i]))
+            except Exception as error:  # from `rows`: what becomes of an image is not thrown in here
+                yield number, _said(number, error)
             number += 1
+
+
+def _ends(source: Iterator[Problem], again: int) -> str:
+    """Why a source that has just raised, `again` times the same, is not asked again; nothing where it is."""
+    if inspect.isgenerator(source) and inspect.getgeneratorstate(source) == inspect.GEN_CLOSED:
+        return "a generator ends where it raises; a list or a map goes on"
+    return f"it has raised the same {BROKEN} times running" if again >= BROKEN else ""
+
+
+def _ended_early(number: int, error: Exception, reason: str) -> _SourceEnded:
+    more = f"the source ended early here, and this image and those after it are not known ({reason})"
+    ended = _SourceEnded(f"{_said(number, error)}; {more}")
+    ended.__cause__ = error
+    return ended
 
 
 def _results(arrivals: Iterator[Arrival], method: _Method, size: int) -> Iterator[Result]:
@@ -213,6 +268,8 @@ def _results(arrivals: Iterator[Arrival], method: _Method, size: int) -> Iterato
     while first is not None or running is not None:
         while first is not None and (running is None or len(running.places) < size):
             number, problem = first
+            if isinstance(problem, _SourceEnded) and running is not None:
+                break  # it has the last word
             try:
                 if isinstance(problem, InputError):
                     raise problem
@@ -220,8 +277,8 @@ def _results(arrivals: Iterator[Arrival], method: _Method, size: int) -> Iterato
                     break
                 entered = method.begin(number, problem)
                 running = entered if running is None else running.joined(entered)
-            except InputError as error:
-                yield _failed(number, error, _blank(problem))
+            except Exception as error:
+                yield _failed(number, _said(number, error), _blank(problem))
             first = next(arrivals, None)
         if running is not None:
             ended, running = running.advance()

@@ -39,7 +39,7 @@ from leader_nb.operators import Convolution, Mask, Operator, convolution, hadama
 from leader_nb.presets import PRESETS, leader
 from leader_nb.priors import Prior, network_prior
 from leader_nb.problem import Problem
-from leader_nb.samplers import HOSTS, Sampler, host, parse_host
+from leader_nb.samplers import HOSTS, Sampler, check_image_kind, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.tasks import Task, parse_task, split
 from leader_nb.zoo import choose_device, load_prior, prior_path
@@ -61,7 +61,8 @@ MAP_SIGMA = 0.3  # noise level sigma_bar whose variance map is shown: late enoug
 class Config:
     """How to restore. `prior`: a built-in name or a .safetensors file; `device`: auto, cpu, cuda or cuda:N.
 
-    `steps` 1 to 1000; `seed` >= 0 keys every random draw; `preset` (see :func:`leader_nb.leader`) counts with `leader`.
+    `steps` 1 to 1000; `seed` >= 0 keys every random draw; `preset` (see :func:`leader_nb.leader`) counts with `leader`,
+    `images` (see :func:`leader_nb.host`) with a host such as ddpg:published.
     """
 
     host: str = "ddnm"
@@ -71,9 +72,11 @@ class Config:
     steps: int = 100
     seed: int = 0
     device: str = "auto"
+    images: str = "photographs"
 
     def __post_init__(self) -> None:
         parse_host(self.host)
+        check_image_kind(self.images)
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
         if not 0 <= self.seed < 2**63:
@@ -313,7 +316,7 @@ class Outcome:
 
 def run(case: Case, engine: Engine, on_state: Callable[[State], None] | None = None) -> Outcome:
     """Restores a case. Raises `InputError` where the result is not finite."""
-    config, sampler = engine.config, host(engine.config.host, case.task.sigma, case.task)
+    config, sampler = engine.config, host(engine.config.host, case.task.sigma, case.task, engine.config.images)
     seen: dict[str, Any] = {}
 
     def watch(state: State) -> None:

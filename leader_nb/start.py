@@ -29,7 +29,7 @@ from leader_nb.operators.pixelwise import COLOUR_AXES
 from leader_nb.priors import Prior
 from leader_nb.problem import Problem
 from leader_nb.schedule import spread
-from leader_nb.steps import LateStart, StepRule, Uniform, after_start
+from leader_nb.steps import LateStart, StepRule, Uniform, after_start, check_then
 from leader_nb.tree import Tree
 
 FLOOR = 0.05  # measurements count as no better than this, in [-1, 1] units: a fortieth of the range of pixels
@@ -188,6 +188,7 @@ class MeasuredStart:
     spectrum: PowerSpectrum = field(default_factory=PowerSpectrum)
 
     def __post_init__(self) -> None:
+        check_then(self.then)
         if not 0 < self.share < 1:
             raise InputError(f"share: got {self.share}; give a number between 0 and 1, the share of variance that may be lost")
 

@@ -2,8 +2,8 @@
 
 Each has `init(sigmas, batch) -> memo`, with sigmas (T + 1,) the noise level sigma_bar at each position, and
 `next(k, cov, memo) -> (k', memo)`, with k, k' (B,): every image has its own clock. A rule with `needs_map` runs only
-beside a covariance estimator; for the others cov may be None. A rule may also choose where a walk begins (:class:`Begins`), and
-ask for the measurement before (:class:`NeedsProblem`).
+beside a covariance estimator; for the others cov may be None. A rule may also choose where a walk begins (:class:`Begins`),
+ask for the measurement before (:class:`NeedsProblem`), and go back up (:class:`Returns`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ class Begins(StepRule, Protocol):
     """A step rule that begins below the top: (x, k) from the host's first state z (B, C, H, W), all but pure noise."""
 
     def begin(self, z: Tensor, sigmas: Tensor, memo: Tree) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class Returns(StepRule, Protocol):
+    """A step rule that goes back to higher noise, where `returns`; hosts that cannot are `leader_nb.samplers.base.Falls`."""
+
+    @property
+    def returns(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,46 @@ class PIControlled:
         return there, {**memo, **taken}
 
 
+@dataclass(frozen=True)
+class TimeTravel:
+    """DDNM's time travel: on arriving at times 0, l, 2l, ... of the grid, go `length` l of them back up, until `repeat` r walks
+    have led down from there; then on. Repairs what was decided too early, for more network calls:
+
+        NFE = T + (r - 1) l ceil((T - l) / l)        for T steps: 298 for (T, l, r) = (100, 1, 3), 280 for (100, 10, 3)
+
+    With j = k - 1 the number of a position's time (j = T - 1 the noisiest, -1 the clean image), a step that would arrive at a
+    multiple j < T - l goes to j + l at once: it is the host's own step to a noise level above its own, from its corrected x0,
+    and the network is next asked there. DDNM's released code makes the same moves but for the state: it noises x0 *before*
+    the correction, afresh (sqrt(abar) x0 + sqrt(1 - abar) z), where DDNM's step keeps a share of the predicted noise.
+    Each visit has draws of its own. Needs no map. Published for DDNM (all its settings have r = 1, no travel). Hosts whose
+    step divides by the noise that is left assume that it falls, and are refused. Estimators that follow the walk
+    (:class:`leader_nb.covariance.RunningSecant`) assume so too: their map starts afresh at each return.
+    """
+
+    length: int = 10
+    repeat: int = 3
+    needs_map: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.repeat < 1:
+            raise InputError(f"TimeTravel: got {self}; needs length >= 1 and repeat >= 1 (1: no travel)")
+
+    @property
+    def returns(self) -> bool:
+        return self.repeat > 1
+
+    def init(self, sigmas: Tensor, batch: int) -> Tree:
+        return {"made": torch.zeros(batch, len(sigmas), dtype=torch.long)}  # returns from each position, by image
+
+    def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
+        made, there = memo["made"], k - 1
+        j, last = there - 1, made.shape[1] - 1
+        left = made.gather(1, there[:, None]).flatten() < self.repeat - 1
+        back = (j >= 0) & (j % self.length == 0) & (j < last - self.length) & left
+        made = made.scatter_add(1, there[:, None], back[:, None].long())
+        return torch.where(back, there + self.length, there), {**memo, "made": made}
+
+
 @dataclass(frozen=True, eq=False)
 class LateStart:
     """Begins at noise level `sigma` with x = sqrt(abar) mean + sqrt(1 - abar) z; `then` takes it from there.
@@ -204,6 +252,7 @@ class LateStart:
     then: StepRule = field(default_factory=Uniform)
 
     def __post_init__(self) -> None:
+        check_then(self.then)
         levels = torch.as_tensor(self.sigma)
         if levels.ndim > 1 or not bool((levels > 0).all()):
             raise InputError("sigma: give one noise level above 0 for each image, (B,), or one number for all")
@@ -227,6 +276,14 @@ class LateStart:
 
     def next(self, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:
         return after_start(self.then, k, cov, memo)
+
+
+def check_then(then: StepRule) -> None:
+    """Raises `InputError` for a rule that would go back above a start below the top."""
+    if isinstance(then, Returns) and then.returns:
+        raise InputError(
+            "then: a walk that begins late has nowhere to go back to; give Uniform(), or take steps=TimeTravel() alone"
+        )
 
 
 def after_start(then: StepRule, k: Tensor, cov: Tensor | None, memo: Tree) -> tuple[Tensor, Tree]:

@@ -14,7 +14,7 @@ from leader_nb.crops import SPLITS, Photo, photographs
 from leader_nb.errors import InputError
 from leader_nb.experiments import METRICS, PLUGINS, Cell, Experiment, Lab, Rows, available, chosen, missing, run
 from leader_nb.memory import Footprint, require_run, require_weights
-from leader_nb.samplers import SAMPLERS
+from leader_nb.samplers import IMAGES, SAMPLERS
 from leader_nb.store import CSV, Store
 from leader_nb.summary import TABLE_1, report
 from leader_nb.tasks import TASKS, parse_task
@@ -38,6 +38,7 @@ def table_command(
     batch: Annotated[int, typer.Option(help="Images restored together.")] = 8,
     prior: Annotated[str, typer.Option(help="A built-in prior, or a .safetensors file.")] = "photo-small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
+    image_kind: Annotated[str, typer.Option(help=f"Whose constants ddpg:published has: {' or '.join(IMAGES)}.")] = IMAGES[0],
     score: Annotated[str, typer.Option("--metrics", help=f"With commas, or all: {', '.join(METRICS)}.")] = "all",
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep rows made by other versions of the code.")] = False,
     summary: Annotated[Path | None, typer.Option(help="Print the tables in this folder as markdown, and stop.")] = None,
@@ -58,6 +59,7 @@ def table_command(
         prior,
         device,
         chosen("metrics", score, tuple(METRICS)),
+        image_kind,
     )
     compute(experiment, images, out, size, n, split, keep_old)
 

@@ -18,7 +18,7 @@ GROUPS = {
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
-    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "LateStart"]),
+    "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "TimeTravel", "LateStart"]),
     "Where to begin": (
         start,
         ["start_within", "MeasuredStart", "measured_start", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"],

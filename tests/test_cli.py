@@ -163,6 +163,21 @@ def test_photographs_that_are_not_there(
     refused(capsys, "is a folder", "restore", tmp_path, *rest)
 
 
+def test_published_constants_for_a_kind_of_images(
+    photo: Path, prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DDPG's gamma on SR x4 at 0.05 is 6 for photographs and 10 for faces."""
+    options = ["--task", "sr4@0.05", "--steps", "2", "--size", "16", "--prior", prior_file, "--host", "ddpg:published"]
+    for kind, gamma in (("photographs", "gamma=6"), ("faces", "gamma=10")):
+        arguments = [str(photo), *options, "--image-kind", kind, "--out", str(tmp_path / kind)]
+        assert cli.main(["restore", *arguments]) == 0, capsys.readouterr().err
+        assert gamma in (tmp_path / kind / "report.json").read_text()
+    capsys.readouterr()
+    wrong = ["--image-kind", "face", "--out", tmp_path / "out"]
+    for command in (["restore", photo, *options], ["demo", *options[:2]], ["table", "--images", tmp_path]):
+        refused(capsys, "unknown images 'face': did you mean 'faces'", *command, *wrong)
+
+
 def test_pixels_that_are_no_image(prior_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rest = ("--task", "color@0", "--prior", prior_file, "--out", tmp_path / "out")
     for value, message in ((math.nan, "NaN or infinite"), (7.0, "rescale it to 0 to 1")):

@@ -243,7 +243,7 @@ def test_what_a_row_depends_on_makes_it_stale(
     elif change == "metrics":
         lab = replace(lab, experiment=replace(SMALL, score=("psnr", "ssim")))
     elif change == "constants":
-        monkeypatch.setattr(experiments, "host", lambda name, sigma, task: DDNM(eta_ddim=0.5))
+        monkeypatch.setattr(experiments, "host", lambda name, sigma, task, images: DDNM(eta_ddim=0.5))
         lab = replace(lab, experiment=replace(SMALL))
     else:
         monkeypatch.setattr(experiments, "source_hash", lambda modules: "f" * 64)

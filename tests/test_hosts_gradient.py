@@ -24,7 +24,8 @@ from leader_nb.samplers import DDPG, DPS, IDPG, PIRP, PIRP_PLUS, SITCOM, DiffPIR
 from leader_nb.samplers.defaults_gradient import TABLE, tuned
 from leader_nb.samplers.diffpir import enlarged
 from leader_nb.samplers.dps import REFERENCE, ancestral
-from leader_nb.samplers.pirp import Spatial, Spectral
+from leader_nb.samplers.pirp import Spatial, Spectral, spectral
+from leader_nb.samplers.pirp import weight as edge_weight
 from leader_nb.schedule import fractional_grid, quadratic_grid, strided_grid, uniform_grid
 from leader_nb.ucpm import UCPM, HuberTV
 from test_hosts_spectral import EAGER, Dense, abar, at, dense_problem, per_image, posterior
@@ -270,6 +271,7 @@ def edge_weights(x: Tensor, potential: Spatial, shape: tuple[int, int, int]) -> 
 def dense_sitcom(p: Dense, host: SITCOM, mixture: GaussianMixture) -> list[Tensor]:
     """The inner loop by torch's own Adam, on closed-form gradients."""
     x, xs, seen = p.z("x_T", -2), [], p.A.abs().sum(1) > 0
+    norm = host.variant == "released" and not p.sigma_y  # ||A D(v) - y||, not squared, and never at rest
     for t, s in p.moves:
         v = x.clone().requires_grad_()
         adam = torch.optim.Adam([v], lr=host.lr)
@@ -277,10 +279,12 @@ def dense_sitcom(p: Dense, host: SITCOM, mixture: GaussianMixture) -> list[Tenso
             raw = p.D(v.detach(), t)[0]
             x0 = raw.clamp(-1, 1)
             r = p.A @ x0 - p.y
-            if r[seen].square().mean().sqrt() < p.sigma_y + host.slack or k == host.iterations - 1:
+            settled = r[seen].square().mean().sqrt() < p.sigma_y + host.slack and not norm
+            if settled or k == host.iterations - 1:
                 break
             slope = jacobian(mixture, v.detach(), t).T @ ((raw.abs() <= 1) * (p.A.T @ r))
-            v.grad = 2 * slope + 2 * host.weight * (v.detach() - x)
+            slope = slope / r.norm() if norm else 2 * slope
+            v.grad = slope + 2 * host.weight * (v.detach() - x)
             adam.step()
         x = abar(s).sqrt() * x0 + (1 - abar(s)).sqrt() * p.z("step", s)
         xs.append(x)
@@ -298,6 +302,8 @@ DENSE: list[tuple[Sampler, Any, list[str]]] = [
     (PIRP(mode=0, gamma=2.0, lam=-0.02, scale=1.5), dense_pirp, ["sr4@0.05"]),
     (SITCOM(iterations=6), dense_sitcom, ["sr4@0.05", "inpaint70@0"]),
     (SITCOM(iterations=8, slack=0.03, weight=0.2, lr=0.05), dense_sitcom, ["gaussian@0.05", "inpaint70@0.05"]),
+    (SITCOM(iterations=6, slack=0.3, variant="released"), dense_sitcom, ["inpaint70@0", "sr4@0.05"]),
+    (SITCOM(iterations=5, weight=0.2, variant="released"), dense_sitcom, ["cs25@0"]),
 ]
 
 
@@ -832,3 +838,19 @@ def test_published_settings() -> None:
         tuned("dpss", "sr4@0.05")
     with pytest.raises(InputError, match="unknown images 'face'"):
         tuned("dps", "sr4@0.05", "face")
+
+
+def test_g_minus_is_flat_beyond_its_clamp() -> None:
+    """m > 100: phi is held there, so the gradient of the clamped potential has no weight; a clamped weight would still pull."""
+    x, phi = (6 * normal(2, 3, 8, 8)).requires_grad_(), Spectral()
+    down, right = spectral(x.detach(), -2), spectral(x.detach(), -1)
+    m = down.square() + right.square() + 2e-4
+    assert 0.1 < (m > 100).double().mean() < 0.9
+    slope = phi.gradient(x.detach())
+    close(slope, torch.autograd.grad(phi(x).sum(), x)[0], "gradient of the clamped potential", 1e-9)
+    w = edge_weight(m.clamp(max=100), phi.power, phi.width)
+    pulling = -(spectral(w * down, -2) + spectral(w * right, -1))
+    assert (pulling - slope).abs().max() > 1e-3
+    m_kept = (m <= 100).double()
+    kept = -(spectral(m_kept * w * down, -2) + spectral(m_kept * w * right, -1))
+    close(slope, kept, "the weight is 0 beyond it", 1e-12)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor
 from laws import normal, same
 from leader_nb import (
     DDNM,
+    IDPG,
     DDNMPlus,
     Diverged,
     Prediction,
@@ -30,10 +33,13 @@ from leader_nb.covariance import RunningSecant
 from leader_nb.equivariance import EquS
 from leader_nb.errors import Failure, InputError
 from leader_nb.loop import Result
+from leader_nb.many import BROKEN
+from leader_nb.operators import Mask
 from leader_nb.samplers import SAMPLERS
 from leader_nb.steps import SATP, ErrorControlled
 from leader_nb.tree import joined
 from leader_nb.ucpm import UCPM
+from test_samplers import brief
 
 EAGER = {"covariance": RunningSecant(), "modulate": UCPM(), "steps": SATP(budget=0.05, longest=0.5)}  # skips a lot
 BAD = 3  # the image that goes wrong where one does
@@ -210,6 +216,39 @@ def poisoned(prior: Prior, t_bad: int, value: float = float("nan")) -> Prior:
     return Prior(predict, name="poisoned")
 
 
+def spoiled(prior: Prior, row: int, full: int, t_bad: int) -> Prior:
+    """`prior`, except that from time t_bad down its answer about image `row` of a `full` batch has a column of NaN."""
+
+    def predict(x_t: Tensor, t: Tensor, schedule) -> Prediction:
+        x0 = prior.predict(x_t, t, schedule).x0
+        assert x0 is not None and torch.isfinite(x_t).all(), "a failed image was taken along"
+        mine = torch.arange(len(x0)) == (row if len(x0) == full else -1)  # it has left by the time the batch is smaller
+        hit = (mine & (t <= t_bad)).view(-1, 1, 1, 1) & (torch.arange(x0.shape[3]) == 2)
+        return Prediction(x0=torch.where(hit, float("nan"), x0))
+
+    return Prior(predict, name="spoiled")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_nan_stops_only_its_image_on_every_host(name: str, exact: Prior, contrasts: Tensor) -> None:
+    """Alone or in a queue; the others are bitwise what they are without it, also where a host differentiates."""
+    sampler = brief(host(name, 0.05))
+    problems, times = queue("sr4@0.05", contrasts[:3]), sampler.default_steps(4)
+    prior, expected = spoiled(exact, 1, 3, times[2]), alone(problems, exact, sampler, grid=4, covariance=RunningSecant())
+    results = list(restore_many(problems, prior, sampler, batch=3, grid=4, covariance=RunningSecant()))
+    check_same(results, expected, but=(1,))
+    failed = next(r for r in results if r.number == 1)
+    assert isinstance(failed.error, Diverged)
+    assert failed.error.failures == (Failure(1, 3, 4, times[2], "what the prior 'spoiled' says"),)
+    whole = problems[0].joined(problems[1]).joined(problems[2])
+    with pytest.raises(Diverged, match=rf"\Aimage 1: [^\n]* at step 3 of 4 \(t = {times[2]}\)\Z") as caught:
+        restore(whole, prior, sampler, grid=4, covariance=RunningSecant())
+    image = caught.value.result.image
+    assert image[1].isnan().all() and caught.value.result.nfe[1] <= expected[1].nfe[0]
+    for i in (0, 2):
+        same(image[i : i + 1], expected[i].image, f"image {i}")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_a_nan_stops_only_its_image(batch: int, value: float, exact: Prior, one_bright: Tensor) -> None:
@@ -310,12 +349,166 @@ def test_a_complaint_in_mid_run_stops_only_its_image(exact: Prior, one_bright: T
         assert failed.times[0] == tuple(t for t in DDNMPlus().default_steps(10) if t >= 400) and failed.seconds > 0
 
 
-def test_faults_of_the_program_are_not_swallowed(exact: Prior, contrasts: Tensor) -> None:
-    def predict(x_t: Tensor, t: Tensor, schedule) -> Prediction:
-        raise ZeroDivisionError
+def refusing(exact: Prior, error: BaseException, t_bad: int = 400) -> Prior:
+    """`exact`, which below t_bad raises `error` where it is asked about a bright image."""
 
-    with pytest.raises(ZeroDivisionError):
-        list(restore_many(queue("sr4@0", contrasts), Prior(predict), DDNM(), grid=3))
+    def predict(x_t: Tensor, t: Tensor, schedule) -> Prediction:
+        x0 = exact.predict(x_t, t, schedule).x0
+        if (bright(x0) & (t < t_bad)).any():
+            raise error
+        return Prediction(x0=x0)
+
+    return Prior(predict)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError, KeyError, MemoryError])
+def test_whatever_is_raised_about_an_image_stops_only_it(
+    kind: type[Exception], batch: int, exact: Prior, one_bright: Tensor
+) -> None:
+    """The others are what they are alone; the error names image and kind, and keeps the original."""
+    problems, original = queue("denoise@0.05", one_bright), kind("out of luck")
+    results = list(restore_many(problems, refusing(exact, original), DDNMPlus(), batch=batch, grid=10))
+    check_same(results, alone(problems, exact, DDNMPlus(), grid=10), but=(BAD,))
+    failed = next(r for r in results if r.number == BAD)
+    assert type(failed.error) is InputError and failed.error.__cause__ is original
+    assert str(failed.error).startswith(f"image {BAD}: {kind.__name__}: ") and "out of luck" in str(failed.error)
+    assert failed.image.isnan().all() and failed.image.shape == (1, 3, 8, 8)
+    assert failed.times[0] == tuple(t for t in DDNMPlus().default_steps(10) if t >= 400)
+
+
+def test_an_error_keeps_where_it_was_but_no_tensors(exact: Prior, contrasts: Tensor) -> None:
+    """The traceback of the cause goes down to the prior; the variables there, a network's activations, are let go."""
+
+    def predict(x_t: Tensor, t: Tensor, schedule) -> Prediction:
+        activations = torch.zeros(1000)
+        raise ZeroDivisionError(len(activations))
+
+    (failed,) = restore_many(queue("sr4@0", contrasts[:1]), Prior(predict), DDNM(), grid=3)
+    assert failed.error is not None and failed.error.__cause__ is not None
+    frames = [frame for frame, _ in traceback.walk_tb(failed.error.__cause__.__traceback__)]
+    assert frames[-1].f_code.co_name == "predict" and not frames[-1].f_locals
+
+
+def test_memory_that_is_short_for_a_batch_serves_one_by_one(exact: Prior, contrasts: Tensor) -> None:
+    """The batch that failed is let go before its images are tried alone, and nobody is charged for it."""
+    held: list[int] = []
+
+    def predict(x_t: Tensor, t: Tensor, schedule) -> Prediction:
+        activations = torch.zeros(len(x_t))
+        weakref.finalize(activations, held.remove, len(x_t))
+        held.append(len(x_t))
+        if sum(held) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Prediction(x0=exact.predict(x_t, t, schedule).x0)
+
+    problems = queue("sr4@0", contrasts[:3])
+    results = list(restore_many(problems, Prior(predict), DDNM(), batch=3, grid=4))
+    check_same(results, alone(problems, exact, DDNM(), grid=4))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_who_stops_the_program_stops_the_queue(stop: type[BaseException], exact: Prior, one_bright: Tensor) -> None:
+    """From the prior or from the source: neither is taken for the failure of an image."""
+    with pytest.raises(stop):
+        list(restore_many(queue("denoise@0.05", one_bright), refusing(exact, stop()), DDNMPlus(), grid=10))
+
+    def source() -> Iterator[Problem]:
+        yield queue("sr4@0", one_bright)[0]
+        raise stop
+
+    with pytest.raises(stop):
+        list(restore_many(source(), exact, DDNM(), grid=3))
+
+
+@dataclass(frozen=True, eq=False)
+class Moody(Mask):
+    """The mask of an operator that cannot be applied to bright images."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if bright(x).any():
+            raise RuntimeError("singular")
+        return super().__call__(x)
+
+
+def test_an_operator_may_fail_too(exact: Prior, one_bright: Tensor) -> None:
+    """While images run beside it, and at its entrance (DDNM's A^+ y is taken there)."""
+    problems, mask = queue("denoise@0", one_bright), parse_task("denoise@0").operator((3, 8, 8), one_bright)
+    assert isinstance(mask, Mask)
+    moody = Moody(**{f.name: getattr(mask, f.name) for f in fields(mask)})
+    results = list(restore_many([replace(p, operator=moody) for p in problems], exact, IDPG(), batch=2, grid=4))
+    check_same(results, alone(problems, exact, IDPG(), grid=4), but=(BAD,))
+    failed = next(r for r in results if r.number == BAD)
+    assert str(failed.error) == f"image {BAD}: RuntimeError: singular" and failed.nfe.tolist() < [4]
+
+    class Door(DDNM):
+        def init(self, problem, noise):
+            if bright(problem.y).any():
+                raise RuntimeError("at the door")
+            return super().init(problem, noise)
+
+    results = list(restore_many(problems, exact, Door(), batch=2, grid=4))
+    check_same(results, alone(problems, exact, DDNM(), grid=4), but=(BAD,))
+    assert [str(r.error) for r in results if r.error] == [f"image {BAD}: RuntimeError: at the door"]
+
+
+# --- Sources that raise ----------------------------------------------------------------------------------------------
+
+
+def read(x: Tensor, i: int) -> Problem:
+    """Raises for image BAD what a reader of files would."""
+    if i == BAD:
+        raise OSError(2, "No such file or directory", "photo.png")
+    return parse_task("sr4@0.05").measure(x[i : i + 1], seed=2, ids=[i])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_map_goes_on_after_an_item_that_raised(batch: int, exact: Prior, contrasts: Tensor) -> None:
+    results = list(restore_many(map(partial(read, contrasts), range(6)), exact, DDNMPlus(), batch=batch, grid=5))
+    check_same(results, alone(queue("sr4@0.05", contrasts[:6]), exact, DDNMPlus(), grid=5), but=(BAD,))
+    failed = next(r for r in results if r.number == BAD)
+    assert isinstance(failed.error, InputError) and isinstance(failed.error.__cause__, OSError)
+    assert "image 3: FileNotFoundError" in str(failed.error) and "photo.png" in str(failed.error)
+
+
+@pytest.mark.parametrize("error", [ValueError("torn"), InputError("y: torn")], ids=repr)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_generator_that_raises_has_its_images_restored(error: Exception, batch: int, exact: Prior, contrasts: Tensor) -> None:
+    """Those it gave; and the last result says that the others are not known."""
+
+    def source() -> Iterator[Problem]:
+        yield from queue("sr4@0.05", contrasts[:BAD])
+        raise error
+
+    results = list(restore_many(source(), exact, DDNMPlus(), batch=batch, grid=24, **EAGER))
+    expected = alone(queue("sr4@0.05", contrasts[:BAD]), exact, DDNMPlus(), grid=24, **EAGER)
+    check_same(results[:-1], expected)
+    last = results[-1]
+    assert last.number == BAD and isinstance(last.error, InputError) and last.error.__cause__ is error
+    assert "torn; the source ended early here" in str(last.error) and len(last.image) == 0
+
+
+def test_a_generator_goes_on_after_an_item_of_another_type(exact: Prior, contrasts: Tensor) -> None:
+    """It did not raise."""
+
+    def source() -> Iterator[object]:
+        yield "photo.png"
+        yield from queue("sr4@0.05", contrasts[:2])
+
+    results = list(restore_many(source(), exact, DDNMPlus(), batch=2, grid=3))  # type: ignore[arg-type]
+    assert sorted((r.number, r.error is None) for r in results) == [(0, False), (1, True), (2, True)]
+
+
+def test_a_source_that_only_raises_is_left(exact: Prior) -> None:
+    class Broken:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise OSError("closed")
+
+    results = list(restore_many(Broken(), exact, DDNMPlus(), batch=2, grid=3))
+    assert len(results) == BROKEN and "the source ended early here" in str(results[-1].error)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,11 @@ from leader_nb.schedule import uniform_grid
 from leader_nb.steps import SATP
 from leader_nb.ucpm import UCPM, HuberTV
 
-NOISE_FREE = ["sr4@0", "gaussian@0", "inpaint70@0", "denoise@0", "color@0", "pool4@0"]
-NOISY = ["sr4@0.05", "gaussian@0.05", "inpaint70@0.05", "denoise@0.1", "color@0.05", "pool4@0.05"]
+NOISE_FREE = ["sr4@0", "gaussian@0", "motion@0", "cs25@0", "inpaint70@0", "denoise@0", "color@0", "pool4@0"]
+NOISY = [
+    *("sr4@0.05", "gaussian@0.05", "motion@0.05", "cs25@0.05"),
+    *("inpaint70@0.05", "denoise@0.1", "color@0.05", "pool4@0.05"),
+]
 PROJECTING = [DDNM(), DDNM(eta_ddim=0.0), DDNM(eta_ddim=1.0)]
 S0, S1 = torch.zeros(1).long(), torch.ones(1).long()
 DOUBLE = torch.float64

@@ -16,7 +16,16 @@ from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import InputError
 from leader_nb.experiments import Experiment
 from leader_nb.pipeline import Config
-from leader_nb.samplers import HOSTS, SETTINGS, constants, defaults_gradient, defaults_spectral, defaults_tuned, parse_host
+from leader_nb.samplers import (
+    HOSTS,
+    IMAGES,
+    SETTINGS,
+    constants,
+    defaults_gradient,
+    defaults_spectral,
+    defaults_tuned,
+    parse_host,
+)
 from leader_nb.start import MeasuredStart
 from leader_nb.tasks import TASKS
 
@@ -39,6 +48,29 @@ def test_a_suffix_picks_the_constants() -> None:
     assert published == DDPG(gamma=6, zeta=1.0, ridge=0.3, mode=1) != host("ddpg", 0.05) == DDPG()
     assert host("ddpg:published", 0.05, parse_task("sr4@0.05")) == published
     assert host("sitcom:published", 0.05, "sr4@0.05") == host("sitcom", 0.05), "nothing but its own is known"
+
+
+def test_published_constants_are_of_a_kind_of_images() -> None:
+    """DDPG on SR x4 at 0.05: for faces gamma 10, zeta 0.8, ridge 0.3, mode 1. What is tuned or its own does not ask."""
+    faces = host("ddpg:published", 0.05, "sr4@0.05", images="faces")
+    assert faces == DDPG(gamma=10, zeta=0.8, ridge=0.3, mode=1) != host("ddpg:published", 0.05, "sr4@0.05")
+    for name in ("ddpg", "ddpg:tuned"):
+        assert host(name, 0.05, "sr4@0.05", images="faces") == host(name, 0.05, "sr4@0.05")
+    cells = [Experiment(("ddpg:published",), ("sr4@0.05",), ("none",), images=kind).cells for kind in IMAGES]
+    assert [cell.sampler for (cell,) in cells] == [host("ddpg:published", 0.05, "sr4@0.05"), faces]
+
+
+def test_a_kind_of_images_that_is_not_known_is_refused() -> None:
+    for refuse in (
+        lambda: host("ddpg", 0.05, images="face"),
+        lambda: host("ddpg:tuned", 0.05, "sr4@0.05", images="face"),
+        lambda: Experiment(images="face"),
+        lambda: Config(images="face"),
+    ):
+        with pytest.raises(
+            InputError, match=r"\Aunknown images 'face': did you mean 'faces'\? choose one of photographs, faces\Z"
+        ):
+            refuse()
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

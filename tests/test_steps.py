@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laws import check_step_rule, normal
-from leader_nb import Schedule
+from laws import belief_at, check_alone_as_in_a_batch, check_data_consistency, check_step_rule, normal, same
+from leader_nb import DDNM, DDPG, Prior, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb.covariance import PyramidSecant, RunningSecant
+from leader_nb.equations import ddim
 from leader_nb.errors import InputError
+from leader_nb.noise import keyed_normal
+from leader_nb.samplers import Sampler
+from leader_nb.samplers.warm import WarmStart
 from leader_nb.schedule import uniform_grid
-from leader_nb.steps import SATP, ErrorControlled, PIControlled, Uniform
+from leader_nb.start import MeasuredStart
+from leader_nb.steps import SATP, ErrorControlled, LateStart, PIControlled, TimeTravel, Uniform
 
 SIGMAS = Schedule().sigma(torch.tensor([-1, *reversed(uniform_grid(100))]), normal(1)).flatten()
 BAD = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, -0.0, 1e-12, 1e-300]
@@ -337,3 +344,149 @@ def test_a_bad_map_is_a_single_step_and_leaves_the_memory_alone() -> None:
 def test_bad_pi_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\APIControlled: got [^\n]*\Z"):
         PIControlled(**bad)
+
+
+# --- Time travel ---------------------------------------------------------------------------------------------------
+
+TRAVELS = [(10, 2, 2), (100, 1, 3), (100, 10, 3), (7, 3, 4), (12, 5, 1), (5, 10, 3), (6, 6, 2), (9, 2, 3)]
+
+
+def clock(T: int, length: int, repeat: int) -> list[int]:
+    """DDNM's list of times, unit moves up and down, by the rule of its code: T - 1, ..., -1."""
+    left, t, times = dict.fromkeys(range(0, T - length, length), repeat - 1), T, []
+    while t >= 1:
+        t -= 1
+        times.append(t)
+        if left.get(t, 0) > 0:
+            left[t] -= 1
+            times += range(t + 1, t + length + 1)
+            t += length
+    return [*times, -1]
+
+
+def visited(rule: TimeTravel, T: int, batch: int = 1) -> list[int]:
+    """The positions at which the network is asked, from T down to the clean image."""
+    k, memo, seen = torch.full((batch,), T), rule.init(torch.arange(T + 1.0), batch), []
+    while (k > 0).any():
+        seen.append(int(k[0]))
+        k, memo = rule.next(k, None, memo)
+        assert (k == k[0]).all()
+    return [*seen, int(k[0])]
+
+
+def test_the_clock_of_time_travel() -> None:
+    """T = 10, l = 2, r = 2, as DDNM's code walks it."""
+    assert clock(10, 2, 2) == [9, 8, 7, 6, 7, 8, 7, 6, 5, 4, 5, 6, 5, 4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
+
+
+@pytest.mark.parametrize(("T", "length", "repeat"), TRAVELS)
+def test_time_travel_asks_where_ddnms_clock_goes_down(T: int, length: int, repeat: int) -> None:
+    """A time j of the clock that is left downwards is a network call at position j + 1; the count is the formula's."""
+    times = clock(T, length, repeat)
+    asked = [a + 1 for a, b in itertools.pairwise(times) if b < a]
+    assert visited(TimeTravel(length, repeat), T, 2) == [*asked, 0]
+    assert len(asked) == T + (repeat - 1) * length * max(0, math.ceil((T - length) / length))
+
+
+def test_network_calls_of_time_travel() -> None:
+    calls = {(length, r): len(visited(TimeTravel(length, r), 100)) - 1 for length, r in ((1, 3), (10, 3), (10, 1))}
+    assert calls == {(1, 3): 298, (10, 3): 280, (10, 1): 100}
+
+
+def test_time_travel_keeps_a_count_for_each_image() -> None:
+    """Two images, one a round behind the other, as in a queue: neither feels the other, nothing is changed in place."""
+    rule, T = TimeTravel(2, 3), 9
+    alone = visited(rule, T)
+    k, memo, here = torch.tensor([T, T]), rule.init(torch.arange(T + 1.0), 2), [[T], [T]]
+    for turn in range(2 * len(alone)):
+        row = turn % 2 if turn > 2 else 0
+        if k[row] > 0:
+            before = memo["made"].clone()
+            there, part = rule.next(k[row : row + 1], None, {"made": memo["made"][row : row + 1]})
+            assert torch.equal(memo["made"], before)
+            memo, k = {"made": memo["made"].clone()}, k.clone()
+            memo["made"][row], k[row] = part["made"][0], there[0]
+            here[row].append(int(there))
+    assert here[0] == alone[: len(here[0])] and here[1] == alone[: len(here[1])] and min(map(len, here)) > T
+
+
+@pytest.mark.parametrize("task", ["sr4@0", "pool4@0", "inpaint70@0", "cs25@0"])
+def test_ddnm_travels_on_the_data(task: str, exact: Prior, samples: Tensor) -> None:
+    """At every step, up or down, and in the result; each step costs one call, and each visit has draws of its own."""
+    drawn: list[tuple] = []
+    source = lambda key, shape: drawn.append(key) or keyed_normal(key, shape)
+    noise = replace(noise_for(2), source=source)
+    problem, rule = parse_task(task).measure(samples[:2]), TimeTravel(2, 2)
+    check_data_consistency(DDNM(), problem, exact, grid=10, steps=rule, noise=noise)
+    assert len(set(drawn)) == len(drawn) and any(visit > 0 for *_, visit in drawn)
+    result = restore(problem, exact, DDNM(), grid=10, steps=rule)
+    assert result.nfe.tolist() == [18, 18]
+    positions = [(-1, *reversed(uniform_grid(10))).index(t) for t in result.times[0]]
+    assert positions == visited(rule, 10)[:-1]
+    other = restore(problem, exact, DDNM(), grid=10, noise=noise_for(2))
+    assert not torch.equal(result.image, other.image)
+
+
+def test_time_travel_up_is_the_hosts_own_step(exact: Prior, samples: Tensor) -> None:
+    """From the corrected x0 to the higher level, with DDNM's share of predicted noise; the network is next asked there."""
+    problem, noise, states = parse_task("inpaint70@0").measure(samples[:2]), noise_for(2), []
+    restore(problem, exact, DDNM(), grid=10, steps=TimeTravel(2, 2), noise=noise, on_state=states.append)
+    up, after = next((a, b) for a, b in itertools.pairwise(states) if b.t[0] > a.t[0])
+    assert torch.equal(up.s, after.t) and torch.equal(up.x, after.belief.x_t)
+    z = noise.at(up.s, torch.ones(2).long())("step", up.x)  # the second visit there
+    want, _ = ddim(up.x0y, up.belief.eps, z, exact.schedule.abar(up.s, up.x), DDNM().eta_ddim)
+    same(up.x, want, "the step up")
+
+
+@pytest.mark.parametrize("name", ["ddnm", "ddrm", "idpg", "diffpir", "projdiff"])
+def test_hosts_that_may_travel(name: str, exact: Prior, samples: Tensor) -> None:
+    """Alone as in a batch, in a queue as alone, near the image; without repeats it is the host, bit for bit."""
+    problem, sampler = parse_task("pool4@0.05").measure(samples[:2]), host(name, 0.05)
+    options = {"grid": uniform_grid(8), "steps": TimeTravel(2, 2)}
+    result = check_alone_as_in_a_batch(sampler, problem, exact, **options)
+    for r in restore_many([problem], exact, sampler, batch=1, seed=3, **options):
+        same(r.image[0], result.image[r.number], "in a queue")
+    assert result.image.abs().max() < 4 and (result.image - samples[:2]).square().mean() < samples.square().mean()
+    plain, idle = (restore(problem, exact, sampler, grid=8, steps=rule) for rule in (None, TimeTravel(2, 1)))
+    same(idle.image, plain.image, "repeat = 1 is no travel")
+
+
+@pytest.mark.parametrize("sampler", [DDPG(), DDPG(mode=2), WarmStart(DDPG(), 0.5)], ids=repr)
+def test_hosts_that_cannot_go_back_are_refused(sampler: Sampler, exact: Prior, samples: Tensor) -> None:
+    problem = parse_task("sr4@0.05").measure(samples[:1])
+    for refuse in (trajectory, restore_many):
+        queue = [problem] if refuse is restore_many else problem
+        with pytest.raises(InputError, match=r"\Asteps: TimeTravel goes back [^\n]*, such as DDNM, [^\n]*\Z"):
+            refuse(queue, exact, sampler, grid=4, steps=TimeTravel(1, 2))
+    restore(problem, exact, sampler, grid=3, steps=TimeTravel(1, 1))
+    restore(problem, exact, DDPG(mode=0), grid=3, steps=TimeTravel(1, 2))
+
+
+@pytest.mark.parametrize("estimator", [RunningSecant(), PyramidSecant()], ids=repr)
+def test_maps_that_follow_the_walk_start_afresh_where_it_returns(estimator, exact: Prior, samples: Tensor) -> None:
+    """Bayes' rule has no way up: the map is that of a first step, for the image that returned, and not for the other."""
+    down, up = (belief_at(exact, samples[:2], t) for t in (300, 500))
+    _, memory = estimator.update(belief_at(exact, samples[:2], 400), None, {})
+    again, _ = estimator.update(up, None, memory)
+    same(again, estimator.update(up, None, {})[0], "afresh")
+    assert not torch.equal(estimator.update(down, None, memory)[0], estimator.update(down, None, {})[0])
+    mixed = exact(torch.cat([up.x_t[:1], down.x_t[1:]]), torch.tensor([500, 300]))
+    cov, _ = estimator.update(mixed, None, memory)
+    same(cov[:1], again[:1], "the one that returned")
+    same(cov[1:], estimator.update(down, None, memory)[0][1:], "the other")
+    problem = parse_task("sr4@0").measure(samples[:2])
+    options = leader(steps=TimeTravel(2, 2), covariance=estimator)
+    check_data_consistency(DDNM(), problem, exact, grid=10, **options)
+
+
+@pytest.mark.parametrize("bad", [{"length": 0}, {"repeat": 0}, {"length": -2}], ids=str)
+def test_bad_travels_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"\ATimeTravel: got [^\n]*\Z"):
+        TimeTravel(**bad)
+
+
+def test_a_late_start_has_nowhere_to_go_back_to(samples: Tensor) -> None:
+    for make in (lambda then: LateStart(samples, 1.0, then), lambda then: MeasuredStart(then=then)):
+        with pytest.raises(InputError, match=r"\Athen: a walk that begins late"):
+            make(TimeTravel())
+        make(TimeTravel(repeat=1))

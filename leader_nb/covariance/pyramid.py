@@ -35,7 +35,7 @@ class PyramidSecant:
     and a pixel's variance is the sum of those of its coefficients, weighed with the squared entries of the (orthonormal)
     transform, interpolated linearly between them. The first map is that of a 1 / f^2 Gaussian with pixel variance
     `variance`. Sides ought to be multiples of a power of two: an odd side ends the pyramid. No NFE, no backward pass, six
-    image buffers. Needs a host that injects noise, like E10.
+    image buffers. Where the noise has risen, the map starts afresh. Needs a host that injects noise, like E10.
     """
 
     variance: float = 0.25
@@ -56,7 +56,8 @@ class PyramidSecant:
         slope, sums = first, fresh(x0)
         if memory:
             seen, after = self._advance(x0, xbar, prior, sigma, memory)
-            good = torch.stack([torch.isfinite(row).all() for row in seen]) & memory["valid"]
+            fell = (sigma <= memory["sigma"]).flatten()
+            good = torch.stack([torch.isfinite(row).all() for row in seen]) & memory["valid"] & fell
             slope = torch.where(good.view(-1, 1, 1, 1), seen, first)
             sums = {name: torch.where(good.view(-1, *[1] * (v.ndim - 1)), after[name], v) for name, v in sums.items()}
         cov = clipped(sigma**2 * pixels(slope), sigma)

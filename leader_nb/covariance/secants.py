@@ -19,7 +19,7 @@ class RunningSecant:
     Carries (cov, x0, xbar, sigma) along. Bayes' rule moves them exactly to the new noise level at the old place; what
     x0 then does between the old place and the new one reveals d x0 / d xbar = cov / sigma^2, a slope that is fitted in
     a `window` x `window` neighbourhood and mixed half and half, geometrically, with the prediction. No NFE, no backward
-    pass, about five image buffers.
+    pass, about five image buffers. Bayes' rule goes down only: where the noise has risen, the map starts afresh.
     """
 
     window: int = 5
@@ -44,7 +44,8 @@ class RunningSecant:
         secant = clipped(sigma**2 * cross.div_(box(moved.square_(), self.window)), sigma)
         del moved, cross
         cov = clipped(secant.mul_(predicted).sqrt_(), sigma)
-        valid = memory["valid"].view(-1, 1, 1, 1) & torch.isfinite(cov)
+        fell = sigma <= memory["sigma"]
+        valid = memory["valid"].view(-1, 1, 1, 1) & fell & torch.isfinite(cov)
         return torch.where(valid, cov, first)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,14 @@ class Sampler(Protocol):
 
     @property
     def default_steps(self) -> DefaultSteps: ...
+
+
+@runtime_checkable
+class Falls(Protocol):
+    """A host whose step, where `falls`, goes to lower noise (or stays) alone: it divides by the noise left. No time travel."""
+
+    @property
+    def falls(self) -> bool: ...
 
 
 def image_by_image(f: Callable[..., Tensor], *batches: Tensor) -> Tensor:

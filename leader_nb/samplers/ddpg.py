@@ -47,6 +47,10 @@ class DDPG:
         if not 0 <= self.zeta <= 1 or self.mode not in MODES:
             raise InputError(f"zeta, mode: got {self.zeta} and {self.mode}; give zeta from 0 to 1, and mode 0, 1, 2 or None")
 
+    @property
+    def falls(self) -> bool:
+        return self.mode != 0  # m is a step size, and above 1 on the way up
+
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {}
 

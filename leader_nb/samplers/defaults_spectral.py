@@ -97,10 +97,14 @@ def tuned(host: str, task: object, images: str = "photographs") -> dict[str, flo
 
 def nearest_settings(table: tuple[Tuned, ...], host: str, task: object, images: str) -> dict[str, float]:
     """The values of the row of `table` that fits best, or none."""
-    if images not in IMAGES:
-        raise unknown("images", images, IMAGES)
+    check_image_kind(images)
     row = nearest([r for r in table if (r.host, r.images) == (host, images)], task)
     return dict(row.values) if row else {}
+
+
+def check_image_kind(images: str) -> None:
+    if images not in IMAGES:
+        raise unknown("images", images, IMAGES)
 
 
 class ForTask(Protocol):

@@ -50,6 +50,10 @@ class DPS:
         if not self.scale >= 0:
             raise InputError(f"scale: got {self.scale}; give a number >= 0, the length of the pull (published: 0.3 to 1)")
 
+    @property
+    def falls(self) -> bool:
+        return True  # the prior's own chain has a negative variance on the way up
+
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {}
 

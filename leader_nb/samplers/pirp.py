@@ -28,7 +28,9 @@ VARIANTS = ("correct", "held")
 class Spectral:
     """G-: Phi = sum phi(|grad x|), phi(g) = 1 - exp(-m^(a/2) / (2 width^2)), m = g^2 + 2e-4, with spectral derivatives.
 
-    phi is bounded, so strong edges feel nothing. Periodic; B images at once, Phi (B,), gradient (B, C, H, W).
+    phi is bounded, so strong edges feel nothing. Where m > 100 it is held at its value there, so the weight is 0: the gradient
+    of the clamped potential, as autograd has it. The released code clamps m inside the weight alone, and still pulls on such
+    edges. Periodic; B images at once, Phi (B,), gradient (B, C, H, W).
     """
 
     power: float = 0.5
@@ -123,6 +125,10 @@ class PIRP:
             raise unknown("variant", self.variant, VARIANTS)
         if not 0 <= self.zeta <= 1 or self.mode not in (0, 1):
             raise InputError(f"zeta, mode: got {self.zeta} and {self.mode}; give zeta from 0 to 1, and mode 0 or 1")
+
+    @property
+    def falls(self) -> bool:
+        return self.mode == 1 or self.potential.damped  # m is a step size, and above 1 on the way up
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {}

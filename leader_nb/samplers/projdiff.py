@@ -32,7 +32,9 @@ class ProjDiff:
         x_s =  a V (x0 + min(1, sigma' / r) (x_o - x0) + sqrt(max(0, sigma'^2 - r^2)) z),      a = sqrt(abar_s)
 
     r = sigma_y / s_i where s_i > 0. On the null space it is 0 ("general"), or what it is elsewhere if all s_i > 0 are equal
-    ("flat": masks, averages, grey); "auto" asks the operator. Our x_o is the paper's x_o / sqrt(alpha_o).
+    ("flat": masks, averages, grey, Hadamard); "auto" asks the operator. Our x_o is the paper's x_o / sqrt(alpha_o).
+    Above the crossing sigma = r of a noisy problem `lr` has no effect, as in the released code, where x0 is overwritten by d
+    before the step to d is taken (an alias): x_o is made from d there whatever lr, x_t from x_o, and x0 waits for the crossing.
     The start x0 = D(x_T) costs a call of its own, T + 1 in all; UCPM acts on it in place of the first D_t(x_t).
     `lr` wants tuning for each task, see :func:`leader_nb.samplers.defaults_spectral.tuned`.
     """

@@ -10,7 +10,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import DefaultSteps, Sampler, Step
+from leader_nb.samplers.base import DefaultSteps, Falls, Sampler, Step
 from leader_nb.schedule import Schedule
 from leader_nb.tree import Tree
 
@@ -30,6 +30,10 @@ class WarmStart:
     @property
     def needs_gradient(self) -> bool:
         return self.sampler.needs_gradient
+
+    @property
+    def falls(self) -> bool:
+        return isinstance(self.sampler, Falls) and self.sampler.falls
 
     @property
     def default_steps(self) -> DefaultSteps:

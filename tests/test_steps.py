@@ -14,7 +14,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laws import belief_at, check_alone_as_in_a_batch, check_data_consistency, check_step_rule, normal, same
-from leader_nb import DDNM, DDPG, Prior, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb import (
+    DDNM,
+    DDPG,
+    DPS,
+    PIRP,
+    PIRP_PLUS,
+    Prior,
+    Schedule,
+    host,
+    leader,
+    noise_for,
+    parse_task,
+    restore,
+    restore_many,
+    trajectory,
+)
 from leader_nb.covariance import PyramidSecant, RunningSecant
 from leader_nb.equations import ddim
 from leader_nb.errors import InputError
@@ -451,7 +466,7 @@ def test_hosts_that_may_travel(name: str, exact: Prior, samples: Tensor) -> None
     same(idle.image, plain.image, "repeat = 1 is no travel")
 
 
-@pytest.mark.parametrize("sampler", [DDPG(), DDPG(mode=2), WarmStart(DDPG(), 0.5)], ids=repr)
+@pytest.mark.parametrize("sampler", [DDPG(), DDPG(mode=2), WarmStart(DDPG(), 0.5), DPS(), PIRP(), PIRP_PLUS], ids=repr)
 def test_hosts_that_cannot_go_back_are_refused(sampler: Sampler, exact: Prior, samples: Tensor) -> None:
     problem = parse_task("sr4@0.05").measure(samples[:1])
     for refuse in (trajectory, restore_many):

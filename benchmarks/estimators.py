@@ -189,14 +189,14 @@ def probed(probes: int, chunk: int = 32) -> Any:
         return belief.sigma[i] ** 2 * belief.abar[i].sqrt() * kept.vjp(v)
 
     def one(belief: Belief, i: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        shape = belief.x_t[i].shape
-        halves = [torch.zeros(shape), torch.zeros(shape)]
+        x, shape = belief.x_t[i], belief.x_t[i].shape
+        halves = [torch.zeros_like(x), torch.zeros_like(x)]
         for j in range(max(2, probes // chunk)):
-            v = torch.randn(chunk, *shape, generator=generator).sign()
+            v = torch.randn(chunk, *shape, generator=generator).sign().to(x)
             halves[j % 2] += (v * products(belief, i, v)).sum(0)
         r = torch.corrcoef(torch.stack([half.flatten() for half in halves]))[0, 1].clamp(min=0.05)
         places = torch.randperm(shape.numel(), generator=generator)[:PIXELS]
-        seeds = torch.eye(shape.numel())[places].view(-1, *shape)
+        seeds = torch.eye(shape.numel())[places].view(-1, *shape).to(x)
         values = torch.cat([products(belief, i, v) for v in seeds.split(chunk)]).flatten(1).gather(1, places[:, None])
         return sum(halves) / (max(2, probes // chunk) * chunk), 2 * r / (1 + r), places, values.flatten()
 
@@ -338,11 +338,11 @@ def has(table: pd.DataFrame, prior: str, host_name: str, task: str, images: int)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per prior, estimator and level: medians over tasks (no step rule without fresh noise), and the goals.
+    """One row per prior, estimator and level: medians over the tasks of DDNM and DDNM+ (with fresh noise), and the goals.
 
     `level_met`: trace ratio within RATIOS;  `shape_met`, `shape_5x5_met`: correlation (corrected) above CORRELATION
     """
-    chosen = frame[(frame["task"] != "none, eta 0") & frame["sigma"].between(0.1, 3.0)]
+    chosen = frame[(frame["host"] == "ddnm") & (frame["task"] != "none, eta 0") & frame["sigma"].between(0.1, 3.0)]
     columns = ["trace_ratio", "correlation_corrected", "correlation_5x5", "relative_error", "negative", "truth_negative"]
     table = chosen.groupby(["prior", "estimator", "sigma"], sort=False)[columns].median().reset_index()
     table["level_met"] = table["trace_ratio"].between(*RATIOS)

@@ -483,6 +483,8 @@ def test_bad_settings_of_e14_are_refused(bad: dict[str, float]) -> None:
 
 # --- E15, and E10 where nothing is injected ------------------------------------------------------------------------
 
+EITHER = RunningSecant(still=PyramidWiener())
+
 
 def test_e15_by_hand() -> None:
     """Coefficients of the energy that a Wiener filter with prior variance l answers with: the map is s^2 l / (l + s^2)."""
@@ -503,12 +505,12 @@ def test_e15_by_hand() -> None:
 
 
 @pytest.mark.parametrize("task", ["sr4@0.05", "gaussian@0.05"])
-def test_the_calibrated_map_inside_idpg(task: str) -> None:
+def test_the_running_map_inside_idpg(task: str) -> None:
     """IDPG injects nothing. 0.1 <= sigma <= 1: E15 in E10's place has the level within 0.7 to 1.3 and correlates above 0.7;
     E10 alone is a third too large at least, more than twice from sigma 0.3 up, and correlates below 0.2."""
     mixture, spec = image_mixture(16), parse_task(task)
     problem = spec.measure(mixture.sample(6, generator(3)))
-    followers = Followers({"before": RunningSecant(), "after": leader()["covariance"]})
+    followers = Followers({"before": RunningSecant(), "after": EITHER})
     seen = []
     for state in trajectory(problem, mixture.prior(), host("idpg", spec.sigma), covariance=followers):
         if state.k[0].item() in {28, 12, 4}:
@@ -527,8 +529,7 @@ def test_hosts_that_inject_noise_feel_nothing_of_e15(name: str, task: str, exact
     spec = parse_task(task)
     problem, sampler = spec.measure(samples[:2]), host(name, spec.sigma)
     ours, plain = (
-        restore(problem, exact, sampler, grid=5, **leader(covariance=covariance))
-        for covariance in (leader()["covariance"], RunningSecant())
+        restore(problem, exact, sampler, grid=5, **leader(covariance=covariance)) for covariance in (EITHER, RunningSecant())
     )
     same(ours.image, plain.image, "image")
     same(ours.cov, plain.cov, "map")
@@ -537,7 +538,7 @@ def test_hosts_that_inject_noise_feel_nothing_of_e15(name: str, task: str, exact
 
 def test_e15_speaks_for_the_images_that_stood_still(exact: Prior, samples: Tensor) -> None:
     """Noise in images 0 and 3 of five; image 4 is new. None stands for no noise at all; at first there is no step to judge."""
-    mixed, before, after = RunningSecant(still=PyramidWiener()), belief_at(exact, samples, 300), belief_at(exact, samples, 200)
+    mixed, before, after = EITHER, belief_at(exact, samples, 300), belief_at(exact, samples, 200)
     first, memory = mixed.update(before, None, {})
     same(first, RunningSecant().update(before, None, {})[0], "first map")
     memory = {**memory, "valid": torch.tensor([True, True, True, True, False])}

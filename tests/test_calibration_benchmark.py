@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laws import close, generator, normal
-from leader_nb import GaussianMixture, Problem, parse_task
+from leader_nb import GaussianMixture, Problem, image_mixture, parse_task
 from leader_nb.covariance import Isotropic, ScoreSquared
 from leader_nb.operators.pixelwise import Mask
 
@@ -170,7 +170,7 @@ def test_a_watched_run_is_the_run(calibration: ModuleType, mixture: GaussianMixt
 
 
 def test_summary_of_the_estimators(estimators: ModuleType) -> None:
-    """Medians over tasks with fresh noise, within 0.1 to 3, and the goals."""
+    """Medians over the tasks of DDNM with fresh noise, within 0.1 to 3, and the goals."""
     plain = {
         "prior": "p",
         "estimator": "E",
@@ -180,14 +180,17 @@ def test_summary_of_the_estimators(estimators: ModuleType) -> None:
         "correlation_5x5": 0.9,
     }
     rows = [
-        plain | {"task": task, "sigma": sigma, "trace_ratio": ratio, "correlation_corrected": alike}
-        for task, sigma, ratio, alike in (
-            ("a", 1.0, 0.7, 0.6),
-            ("b", 1.0, 1.0, 0.8),
-            ("c", 1.0, 1.1, 0.75),
-            ("none, eta 0", 1.0, 9.0, -1.0),
-            ("a", 0.3, 1.3, 0.7),
-            ("a", 5.0, 1.0, 1.0),
+        plain | {"host": host, "task": task, "sigma": sigma, "trace_ratio": ratio, "correlation_corrected": alike}
+        for host, task, sigma, ratio, alike in (
+            ("ddnm", "a", 1.0, 0.7, 0.6),
+            ("ddnm", "b", 1.0, 1.0, 0.8),
+            ("ddnm", "c", 1.0, 1.1, 0.75),
+            ("ddnm", "none, eta 0", 1.0, 9.0, -1.0),
+            ("ddnm", "a", 0.3, 1.3, 0.7),
+            ("ddnm", "a", 5.0, 1.0, 1.0),
+            ("idpg", "a", 1.0, 8.0, -1.0),
+            ("idpg", "b", 1.0, 8.0, -1.0),
+            ("idpg", "c", 1.0, 8.0, -1.0),
         )
     ]
     found = estimators.summary(pd.DataFrame(rows)).set_index("sigma")
@@ -228,7 +231,7 @@ def test_committed_summary_is_that_of_the_committed_rows(estimators: ModuleType)
     assert {"mixture 1x16x16", "mixture 3x8x8", "photo-small", "digits"} == set(rows["prior"])
     counts = rows.groupby("prior")["images"].unique()
     assert counts["mixture 1x16x16"].tolist() == [16] and counts["digits"].tolist() == [8]
-    assert not rows.duplicated(["prior", "task", "estimator", "sigma"]).any()
+    assert not rows.duplicated(["prior", "host", "task", "estimator", "sigma"]).any()
 
 
 def test_committed_calibration_is_complete(calibration: ModuleType) -> None:
@@ -241,3 +244,28 @@ def test_committed_calibration_is_complete(calibration: ModuleType) -> None:
     for name in ("rank", "coverage", "scaled_coverage"):
         assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
     assert set(bins["predictor"]) == set(table.loc[table["target"] != "x0", "predictor"])
+
+
+def test_cells_are_skipped_and_replaced(estimators: ModuleType) -> None:
+    """A cell counts if it has as many images; made again, its rows replace the old ones, and no others."""
+    key = {"prior": "p", "host": "h", "estimator": "E"}
+    table = pd.DataFrame([key | {"task": task, "images": images, "trace_ratio": 1.0} for task, images in (("a", 8), ("b", 16))])
+    assert estimators.has(table, "p", "h", "b", 16)
+    assert not any(estimators.has(t, "p", "h", task, 16) for t, task in ((table, "a"), (table, "c"), (pd.DataFrame(), "b")))
+    made = pd.DataFrame([key | {"task": "a", "images": 16, "trace_ratio": 2.0}])
+    after = estimators.merged(table, made)
+    assert after[["task", "images", "trace_ratio"]].to_numpy().tolist() == [["b", 16, 1.0], ["a", 16, 2.0]]
+    assert estimators.merged(pd.DataFrame(), made).equals(made)
+
+
+def test_probes_and_exact_pixels_agree(estimators: ModuleType) -> None:
+    """On a mixture: the sampled values are those of the exact map, and the probes scatter around it."""
+    mixture = image_mixture(8)
+    belief = mixture.prior()(mixture.sample(2, torch.Generator().manual_seed(0)), torch.full((2,), 150))
+    exact, found = estimators.exact(mixture)(belief).diagonal, estimators.probed(256)(belief)
+    there = exact.flatten(1).gather(1, found.places)
+    torch.testing.assert_close(found.values, there)
+    assert len(found.places[0].unique()) == estimators.PIXELS
+    assert (found.diagonal.mean() / exact.mean()).item() == pytest.approx(1, abs=0.1)
+    seen = estimators.sampled(2 * exact, found)
+    assert seen["trace_ratio_pixels"] == pytest.approx(2) and seen["correlation_pixels"] == pytest.approx(1)

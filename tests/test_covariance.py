@@ -10,13 +10,20 @@ from torch import Tensor
 
 from laws import belief_at, check_covariance, close, generator, normal, same
 from leader_nb import DDNM, GaussianMixture, Prior, image_mixture, noise_for, parse_task, trajectory
-from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared, box, clipped, isotropic
+from leader_nb.covariance import Isotropic, PyramidWiener, RunningSecant, ScoreSquared, box, clipped, isotropic
 from leader_nb.errors import InputError
 from leader_nb.loop import State
 from leader_nb.mixture import mixture_from_covariances
 from leader_nb.priors import Belief
 
-ESTIMATORS = [Isotropic(), ScoreSquared(), ScoreSquared(clip=False), RunningSecant(), RunningSecant(window=3)]
+ESTIMATORS = [
+    Isotropic(),
+    ScoreSquared(),
+    ScoreSquared(clip=False),
+    RunningSecant(),
+    RunningSecant(window=3),
+    RunningSecant(still=PyramidWiener()),
+]
 
 
 def exact_map(mixture: GaussianMixture, belief: Belief) -> Tensor:

@@ -1,7 +1,7 @@
 """Estimators of the diagonal of Cov(x0 | x_t), as images: where the prior is unsure.
 
 Each has `update(belief, injected, memory) -> (cov, memory)`: `injected` is the fresh noise inside x_t (None at first),
-`memory` a tree of (B, ...) tensors with a `valid` flag per image; an empty tree starts afresh. Numbers E0 to E14 are the
+`memory` a tree of (B, ...) tensors with a `valid` flag per image; an empty tree starts afresh. Numbers E0 to E15 are the
 book's. The paper does not say how it obtains the diagonal of F: all of these are readings of it, or reconstructions.
 
 `benchmarks/estimators.py` holds each against the exact map. E9, the full Free Hunch, is left out: its memory grows with
@@ -15,7 +15,7 @@ from typing import Any
 
 from leader_nb.covariance.common import box, clipped, isotropic
 from leader_nb.covariance.probes import DifferenceProbes, ForwardProbes, Hutchinson, RowSums
-from leader_nb.covariance.pyramid import PyramidSecant
+from leader_nb.covariance.pyramid import PyramidSecant, PyramidWiener
 from leader_nb.covariance.score import LocalHead, ScoreSquared, SecondMoment, VarianceHead, fit_head
 from leader_nb.covariance.secants import MinusSlope, NoiseReuse, RunningSecant
 from leader_nb.covariance.tables import Analytic, Isotropic, measure_table
@@ -34,6 +34,7 @@ ESTIMATORS: dict[str, Callable[..., Any]] = {
     "E11": NoiseReuse,
     "E12": MinusSlope,
     "E14": PyramidSecant,
+    "E15": PyramidWiener,
 }
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "MinusSlope",
     "NoiseReuse",
     "PyramidSecant",
+    "PyramidWiener",
     "RowSums",
     "RunningSecant",
     "ScoreSquared",

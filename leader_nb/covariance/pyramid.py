@@ -1,4 +1,4 @@
-"""E14: secants in a Haar pyramid, where the covariance of images is nearly diagonal. No network call, no training."""
+"""E14 and E15: maps from a Haar pyramid, where the covariance of images is nearly diagonal. No network call, no training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leader_nb.covariance.common import box, clipped, everyone
+from leader_nb.covariance.common import box, clipped, everyone, isotropic, settled
 from leader_nb.errors import InputError
 from leader_nb.priors import Belief
 from leader_nb.tree import Tree
@@ -50,7 +50,7 @@ class PyramidSecant:
 
     def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]:
         sigma, x0, xbar = belief.sigma, analyse(belief.x0), analyse(belief.xbar)
-        prior = self._prior(x0, sigma)
+        prior = wiener(x0, sigma, self.own)
         lam = spectrum(x0, self.variance)
         first = (lam / (lam + sigma**2)).clamp(*SLOPES)
         slope, sums = first, fresh(x0)
@@ -63,11 +63,6 @@ class PyramidSecant:
         cov = clipped(sigma**2 * pixels(slope), sigma)
         state = {"slope": slope, "prior": prior, "x0": x0, "xbar": xbar, "sigma": sigma, "valid": everyone(cov)}
         return cov, state | sums
-
-    def _prior(self, x0: Tensor, sigma: Tensor) -> Tensor:
-        """l of each coefficient, the positive root of l^2 = e (l + sigma^2)."""
-        energy = self.own * x0**2 + (1 - self.own) * pooled(x0**2)
-        return (energy + (energy**2 + 4 * energy * sigma**2).sqrt()) / 2
 
     def _advance(self, x0: Tensor, xbar: Tensor, prior: Tensor, sigma: Tensor, memory: Tree) -> tuple[Tensor, Tree]:
         """The slopes of all coefficients, and the sums over past steps."""
@@ -89,6 +84,36 @@ class PyramidSecant:
         local = ((seen + self.weight) / (expected + self.weight)).clamp(0.1, 10.0)
         slope = (scale * prior / (prior + sigma**2) * local).clamp(*SLOPES)
         return slope, {"hits": hits, "tries": tries, "seen": seen, "expected": expected}
+
+
+@dataclass(frozen=True)
+class PyramidWiener:
+    """E15: the shape of E14 without its secants: what a Wiener filter that gives this answer would be unsure of (ours).
+
+    With a prior variance l of its own for each Haar coefficient, x0 = g xbar and the variance is sigma^2 g, where
+    g = l / (l + sigma^2). The energy of the answer, E x0^2 = l^2 / (l + sigma^2) = e, gives l back; e mixes the
+    coefficient's own (a share `own`) with the mean of its 3 x 3 neighbours. It looks at one state alone, so that a host may
+    inject noise or not; nothing checks its level, as the secants of E14 do. No NFE, no backward pass, three image buffers,
+    no memory.
+    """
+
+    own: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.own <= 1:
+            raise InputError(f"own: got {self.own}; give a share from 0 to 1")
+
+    def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]:
+        sigma = belief.sigma
+        prior = wiener(analyse(belief.x0), sigma, self.own)
+        cov = sigma**2 * pixels((prior / (prior + sigma**2)).clamp(*SLOPES))
+        return settled(cov, sigma, isotropic(sigma, 0.25).expand_as(cov)), memory
+
+
+def wiener(x0: Tensor, sigma: Tensor, own: float) -> Tensor:
+    """l of each coefficient, the positive root of l^2 = e (l + sigma^2)."""
+    energy = own * x0**2 + (1 - own) * pooled(x0**2)
+    return (energy + (energy**2 + 4 * energy * sigma**2).sqrt()) / 2
 
 
 def fresh(x: Tensor) -> Tree:

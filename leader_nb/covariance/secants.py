@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,12 @@ from torch import Tensor
 from leader_nb.covariance.common import box, check_window, clipped, everyone, isotropic, settled
 from leader_nb.priors import Belief
 from leader_nb.tree import Tree
+
+
+class Still(Protocol):
+    """An estimator that looks at one state alone, such as :class:`leader_nb.covariance.PyramidWiener`."""
+
+    def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]: ...
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,15 @@ class RunningSecant:
     x0 then does between the old place and the new one reveals d x0 / d xbar = cov / sigma^2, a slope that is fitted in
     a `window` x `window` neighbourhood and mixed half and half, geometrically, with the prediction. No NFE, no backward
     pass, about five image buffers. Bayes' rule goes down only: where the noise has risen, the map starts afresh.
+
+    Where a step injected nothing, what moved the state is the prior and the data, and the secant measures those: inside IDPG
+    its map is several times too large, and says nothing of where. `still` is the estimator that speaks in that case, image
+    by image; without one (None) the secant does. Steps that inject noise are the same to the last bit with it.
     """
 
     window: int = 5
     variance: float = 0.25
+    still: Still | None = None
 
     def __post_init__(self) -> None:
         check_window(self.window)
@@ -32,6 +44,8 @@ class RunningSecant:
         sigma, xbar = belief.sigma, belief.xbar
         first = clipped(isotropic(sigma, self.variance), sigma)
         cov = self._advance(belief, memory, sigma, xbar, first) if memory else first.expand_as(belief.x0).contiguous()
+        if memory and self.still is not None:
+            cov = self._unmoved(cov, belief, injected, memory["valid"])
         return cov, {"cov": cov, "x0": belief.x0, "xbar": xbar, "sigma": sigma, "valid": everyone(cov)}
 
     def _advance(self, belief: Belief, memory: Tree, sigma: Tensor, xbar: Tensor, first: Tensor) -> Tensor:
@@ -47,6 +61,14 @@ class RunningSecant:
         fell = sigma <= memory["sigma"]
         valid = memory["valid"].view(-1, 1, 1, 1) & fell & torch.isfinite(cov)
         return torch.where(valid, cov, first)
+
+    def _unmoved(self, cov: Tensor, belief: Belief, injected: Tensor | None, valid: Tensor) -> Tensor:
+        """The map of `still` for the images whose last step injected nothing."""
+        alone = valid if injected is None else valid & ~injected.flatten(1).any(1)
+        if self.still is None or not bool(alone.any()):
+            return cov
+        other, _ = self.still.update(belief, None, {})
+        return torch.where(alone.view(-1, 1, 1, 1), clipped(other, belief.sigma), cov)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
     python benchmarks/no_noise.py --images DIR [--photos 6] [--tasks sr4@0.05 sr4@0]
 
-IDPG, 100 steps, on photographs of the training split (the whole square reduced to 64 pixels): the bare host, the calibrated
-preset, whose running secant (E10) reads fresh noise that is not there, and the same with E15 wherever a step injected nothing.
+IDPG, 100 steps, on photographs of the training split (the whole square reduced to 64 pixels): the bare host, the modulation of
+the calibrated preset with the running secant (E10), which reads fresh noise that is not there, and the preset as it is, with
+E15 wherever a step injected nothing.
 One row per task, variant and photograph: PSNR, LPIPS, calls; and at the first state at or below each of LEVELS, `ratio` = the
 mean of the map / the mean squared error of the prior's answer, and `rank` = Spearman's correlation of the two, pixel by pixel.
 A task and variant that the table has is skipped.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leader_nb.covariance import RunningSecant, ScoreSquared
+from leader_nb.covariance import PyramidWiener, RunningSecant, ScoreSquared
 from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import unknown
 from leader_nb.likelihood import Chain, MapLikelihood, Modulate
@@ -27,9 +27,9 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP).
     "calibrated": our running estimate of the map (E10), UCPM followed by the map inside the likelihood, and the
     error-controlled step rule; constants chosen on training photographs (`benchmarks/step_rules.py`). E10 reads its map off
-    fresh noise. Where the host injects none (IDPG, PIRP G+, DDNM at eta 0) its map is several times too large and has no
-    shape, so that the modulation is a strong, almost blind one; `covariance=RunningSecant(still=PyramidWiener())` has a true
-    map there, and modulates less (chapter 8, `benchmarks/no_noise.py`).
+    fresh noise; where the host injects none (IDPG, PIRP G+, DDNM at eta 0) E15 speaks in its place, image by image
+    (chapter 8, `benchmarks/no_noise.py`). `covariance=RunningSecant()` is E10 everywhere: without noise its map is several
+    times too large there and has no shape, and it once ruined a training photograph.
     "start": map and modulation of "calibrated", but begun where the measurement allows and from there on at the host's own
     pace (:class:`leader_nb.start.MeasuredStart`; chosen in `benchmarks/presets.py`).
     Potential, weights and eta are not published; ours are stated in :class:`UCPM` and :class:`SATP`.
@@ -39,7 +39,7 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
         raise unknown("preset", preset, PRESETS)
     presets: dict[str, dict[str, Any]] = {
         "calibrated": {
-            "covariance": RunningSecant(),
+            "covariance": RunningSecant(still=PyramidWiener()),
             "modulate": MODULATIONS["both"],
             "steps": ErrorControlled(),
         },

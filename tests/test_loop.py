@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laws import belief_at, check_alone_as_in_a_batch, check_null_leader, close, normal, same, tensors
 from leader_nb import DDNM, DDNMPlus, Prior, leader, noise_for, parse_task, restore, trajectory
-from leader_nb.covariance import Isotropic, RunningSecant, ScoreSquared
+from leader_nb.covariance import Isotropic, PyramidWiener, RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
 from leader_nb.likelihood import MapLikelihood
 from leader_nb.loop import State
@@ -238,7 +238,7 @@ def test_leader_names_its_plugins() -> None:
     """The calibrated preset, the literal one, and what replaces or switches off a part."""
     ours, paper = leader(), leader("paper")
     assert set(ours) == {"covariance", "modulate", "steps"}
-    assert ours["covariance"] == RunningSecant() and paper["covariance"] == ScoreSquared()
+    assert ours["covariance"] == RunningSecant(still=PyramidWiener()) and paper["covariance"] == ScoreSquared()
     assert [type(part) for part in ours["modulate"].parts] == [UCPM, MapLikelihood]
     assert ours["steps"] == ErrorControlled() and paper["steps"] == SATP() and paper["modulate"] == UCPM()
     assert leader(steps=None)["steps"] is None and leader(covariance=Isotropic())["covariance"] == Isotropic()

@@ -24,7 +24,8 @@ MODULATIONS: dict[str, Modulate | None] = {
 def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     """The plug-ins of LEADer: `covariance`, `modulate` and `steps` for :func:`leader_nb.restore`.
 
-    "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP).
+    "paper": the literal reading, diag F = score * score (E1), UCPM (Eqs. 11-15), and Eq. 19 as it stands (SATP). For H_Phi
+    of Eq. 15 it takes twice the majoriser's weight (`mm`), a diagonal that is our choice: the paper does not say which.
     "calibrated": our running estimate of the map (E10), UCPM followed by the map inside the likelihood, and the
     error-controlled step rule; constants chosen on training photographs (`benchmarks/step_rules.py`). E10 reads its map off
     fresh noise; where the host injects none (IDPG, PIRP G+, DDNM at eta 0) E15 speaks in its place, image by image

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leader_nb
-from leader_nb import adapters, calibration, covariance, equations, oracle, propositions, start, steps, ucpm
+from leader_nb import adapters, calibration, conditioning, covariance, equations, oracle, propositions, start, steps, ucpm
 
 WIDTH = 88  # characters of a signature that fit on a page
 GROUPS = {
@@ -18,6 +18,7 @@ GROUPS = {
     "The exact covariance": (oracle, ["exact_covariance", "ExactCovariance"]),
     "Draws against the exact posterior": (calibration, ["Exact", "pose", "told", "blind", "Ancestral", "score", "ranks"]),
     "Modulation": (ucpm, ["UCPM", *(p.__name__ for p in ucpm.POTENTIALS)]),
+    "What a measurement leaves open": (conditioning, ["LeftOpen", "left_open"]),
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "TimeTravel", "LateStart"]),
     "Where to begin": (
         start,

@@ -31,6 +31,12 @@ TABLE: tuple[TunedLeader, ...] = (
     TunedLeader("ddnm", "sr", 0.05, 0.0003, "both"),
     TunedLeader("ddnm", "gaussian", 0.05, 0.0003, "both"),
     TunedLeader("ddnm", "sr", 0, 0.0003, "both"),
+    TunedLeader("ddrm", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("ddrm", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("ddrm", "sr", 0, 0.0003, "none"),
+    TunedLeader("pirp", "sr", 0.05, 3e-05, "ucpm"),
+    TunedLeader("pirp", "gaussian", 0.05, 0.0003, "none"),
+    TunedLeader("pirp", "sr", 0, 0.0003, "both"),
 )
 
 

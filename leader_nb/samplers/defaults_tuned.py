@@ -14,6 +14,9 @@ TABLE: tuple[Tuned, ...] = (
     Tuned("projdiff", "photographs", "gaussian", 0.05, (("lr", 0.1),)),
     Tuned("diffpir", "photographs", "sr", 0, (("lam", 1), ("zeta", 0.5))),
     Tuned("ddnm+", "photographs", "sr", 0.05, (("eta_ddim", 0.7),)),
+    Tuned("pirp", "photographs", "sr", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
+    Tuned("pirp", "photographs", "gaussian", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
+    Tuned("pirp", "photographs", "sr", 0, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
 )
 
 

@@ -35,9 +35,10 @@ from leader_nb.start import MeasuredStart, measured_start
 from leader_nb.steps import SATP, ErrorControlled, LateStart, PIControlled, StepRule
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
+from leader_nb.zoo import add_device
 
 FOLDER = Path(__file__).parent / "results"
-TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "color@0", "cs25@0.05")
+TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "color@0", "cs25@0.05")
 LEVELS = (25, 50, 10)
 RULES = ("SATP", "error", "PI")
 GRIDS: dict[str, Callable[[int], tuple[int, ...]]] = {
@@ -137,8 +138,8 @@ class Work:
     def __init__(self, args: argparse.Namespace) -> None:
         files = image_files(args.images, args.split)
         chosen = files[:: max(1, len(files) // args.count)][: args.count]
-        self.x, self.names = torch.cat([load_image(f, args.size) for f in chosen]), [f.name for f in chosen]
-        self.prior, self.split, self.cache = load_prior(args.prior), args.split, Path(args.cache)
+        self.x, self.names = torch.cat([load_image(f, args.size) for f in chosen]).to(args.device), [f.name for f in chosen]
+        self.prior, self.split, self.cache = load_prior(args.prior, args.device), args.split, Path(args.cache)
         self.cache.mkdir(parents=True, exist_ok=True)
 
     def restored(self, task_name: str, family: str, level: int) -> tuple[float, Any]:
@@ -248,6 +249,7 @@ def main() -> None:
     parser.add_argument("--cache", default="_build/equal_nfe")
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--out", default=str(FOLDER / "equal_nfe.csv"))
+    add_device(parser)
     args = parser.parse_args()
     out = Path(args.out)
     photos = out.with_name(f"{out.stem}_photos.csv")

@@ -58,6 +58,7 @@ from leader_nb.priors import Belief, Meter
 from leader_nb.samplers import Sampler
 from leader_nb.train import image_files
 from leader_nb.tree import Tree
+from leader_nb.zoo import add_device
 
 PRIORS = ("mixture", "photo", "digits")
 TASKS = ("none", "none, eta 0", "inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05")
@@ -121,7 +122,7 @@ def dear() -> dict[str, Any]:
 def jacobian(belief: Belief) -> tuple[Tensor, Tensor]:
     """belief -> (the diagonal of the network's own covariance, reliability 1)."""
     found = exact_covariance(replace(belief.prior, meter=None), belief.x_t, belief.t)
-    return found.diagonal, torch.ones(len(belief.x0))
+    return found.diagonal, torch.ones(len(belief.x0)).to(found.diagonal)
 
 
 def exact(mixture: GaussianMixture) -> Any:
@@ -130,7 +131,7 @@ def exact(mixture: GaussianMixture) -> Any:
     def truth(belief: Belief) -> tuple[Tensor, Tensor]:
         rows = zip(belief.xbar, belief.sigma, strict=True)
         maps = [mixture.covariance(x, s.reshape(())).diagonal().view(x.shape) for x, s in rows]
-        return torch.stack(maps), torch.ones(len(maps))
+        return torch.stack(maps), torch.ones(len(maps)).to(belief.x0)
 
     return truth
 
@@ -144,7 +145,7 @@ def probed(probes: int, chunk: int = 32) -> Any:
         prior = replace(belief.prior, meter=None)
         for j in range(max(2, probes // chunk)):
             kept = prior(x.expand(chunk, *x.shape), belief.t[i].expand(chunk), gradient=True)
-            v = torch.randn(chunk, *x.shape, generator=generator).sign()
+            v = torch.randn(chunk, *x.shape, generator=generator).sign().to(x)
             halves[j % 2] += scale * (v * kept.vjp(v)).sum(0)
         r = torch.corrcoef(torch.stack([half.flatten() for half in halves]))[0, 1].clamp(min=0.05)
         return sum(halves) / (max(2, probes // chunk) * chunk), 2 * r / (1 + r)
@@ -228,8 +229,9 @@ def mixture_rows(name: str, mixture: GaussianMixture, images: int) -> list[dict[
 
 
 def network_rows(name: str, x: Tensor, training: Tensor | None, truth: Any) -> list[dict[str, object]]:
-    """The rows of a trained prior on images x; E2 and E3 are fitted on `training`."""
-    prior, table = load_prior(name), []
+    """The rows of a trained prior on images x, and on their device; E2 and E3 are fitted on `training`."""
+    prior, table = load_prior(name, x.device), []
+    training = None if training is None else training.to(x.device)
     tools = () if training is None else [make(prior, training, CALIBRATION) for make in (measure_table, fit_head)]
     for task in NETWORK_TASKS:
         start = time.process_time()
@@ -238,18 +240,18 @@ def network_rows(name: str, x: Tensor, training: Tensor | None, truth: Any) -> l
     return table
 
 
-def photo_rows(count: int, probes: int, train: str | None) -> list[dict[str, object]]:
+def photo_rows(count: int, probes: int, train: str | None, device: torch.device) -> list[dict[str, object]]:
     middle = slice(48, 80)
     training = torch.cat([load_image(f, 128) for f in image_files(train, "train")[1::4]]) if train else None
     training = None if training is None else training[..., middle, middle]
     x = torch.cat([builtin_photo(name, 128) for name in BUILTIN_PHOTOS[:count]])[..., middle, middle]
-    return network_rows("photo-small", x, training, probed(probes))
+    return network_rows("photo-small", x.to(device), training, probed(probes))
 
 
-def digit_rows(count: int) -> list[dict[str, object]]:
+def digit_rows(count: int, device: torch.device) -> list[dict[str, object]]:
     unseen = digits("test").images
     x = unseen[torch.linspace(0, len(unseen) - 1, count).long()]
-    return network_rows("digits", x, digits("train").images[::45], jacobian)
+    return network_rows("digits", x.to(device), digits("train").images[::45], jacobian)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -275,13 +277,14 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=128)
     parser.add_argument("--train", help="folder of photographs to calibrate E2 and E3 on; its photos.csv says which are train")
     parser.add_argument("--out", default="benchmarks/results/estimators.csv")
+    add_device(parser)
     args = parser.parse_args()
     table: list[dict[str, object]] = []
     if "mixture" in args.priors:
         table += mixture_rows("mixture 1x16x16", image_mixture(16), args.images)
         table += mixture_rows("mixture 3x8x8", image_mixture(8, channels=3), args.images)
-    table += photo_rows(args.photos, args.probes, args.train) if "photo" in args.priors else []
-    table += digit_rows(args.digits) if "digits" in args.priors else []
+    table += photo_rows(args.photos, args.probes, args.train, args.device) if "photo" in args.priors else []
+    table += digit_rows(args.digits, args.device) if "digits" in args.priors else []
     frame, out = pd.DataFrame(table).round(4), Path(args.out)
     if out.is_file():
         kept = pd.read_csv(out)

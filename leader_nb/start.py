@@ -214,6 +214,19 @@ def _mean(problem: Problem, powers: Tensor, rounds: int, accuracy: float) -> Ten
 
 
 @dataclass(frozen=True)
+class GaussianMean:
+    """The mean that a :class:`MeasuredStart` begins with, as a restoration of its own: no network call, no noise.
+
+    The control of every start: a walk is worth its calls where it ends nearer to the photograph than it began.
+    """
+
+    spectrum: PowerSpectrum = field(default_factory=PowerSpectrum)
+
+    def __call__(self, problem: Problem) -> Tensor:
+        return posterior_mean(problem, self.spectrum.powers(problem.operator.image_shape))
+
+
+@dataclass(frozen=True)
 class MeasuredStart:
     """A step rule that begins each image where its measurement allows: at sigma*, with the posterior mean plus noise.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,24 @@ import torch
 from torch import Tensor
 
 from laws import check_step_rule, normal, same
-from leader_nb import DDNM, SAMPLERS, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb import (
+    DDNM,
+    SAMPLERS,
+    Schedule,
+    host,
+    leader,
+    network_prior,
+    noise_for,
+    parse_task,
+    restore,
+    restore_many,
+    trajectory,
+)
 from leader_nb.buffers import PeakMemory, peak_images
 from leader_nb.covariance import RunningSecant
 from leader_nb.errors import InputError
 from leader_nb.mixture import image_mixture, mixture_from_covariances
+from leader_nb.networks import Denoiser
 from leader_nb.noise import Noise
 from leader_nb.operators import denoising, inpainting
 from leader_nb.problem import Problem
@@ -275,3 +289,16 @@ def test_bad_starts_are_refused() -> None:
         PowerSpectrum().powers((2, 8, 8))
     with pytest.raises(InputError, match="images"):
         measure_spectrum(normal(2, 1, 16, 16))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("plugins", [leader(), leader("paper"), {"steps": MeasuredStart()}], ids=("leader", "paper", "start"))
+def test_a_gpu_restores_what_the_cpu_does(plugins: dict, tiny: Denoiser) -> None:
+    """Maps, modulation, step rules and the search for the start, in float64: the same steps, and the same image."""
+    x, task, results = 0.3 * normal(2, 3, 16, 16), parse_task("inpaint70@0.05"), []
+    for device in ("cpu", "cuda"):
+        prior = network_prior(deepcopy(tiny).to(device), name="tiny")
+        results.append(restore(task.measure(x.to(device)), prior, host("ddnm", task.sigma), grid=30, **plugins))
+    cpu, gpu = results
+    assert gpu.image.device.type == "cuda" and gpu.times == cpu.times
+    assert torch.allclose(gpu.image.cpu(), cpu.image, atol=1e-6)

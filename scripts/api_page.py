@@ -21,7 +21,7 @@ GROUPS = {
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "LateStart"]),
     "Where to begin": (
         start,
-        ["MeasuredStart", "measured_start", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"],
+        ["MeasuredStart", "measured_start", "GaussianMean", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"],
     ),
     "The propositions": (
         propositions,

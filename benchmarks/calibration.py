@@ -60,6 +60,7 @@ from leader_nb.priors import Belief
 from leader_nb.samplers import Sampler
 from leader_nb.train import image_files
 from leader_nb.tree import Tree
+from leader_nb.zoo import add_device
 
 TASKS = ("inpaint70@0", "sr4@0", "gaussian@0.05", "sr4@0.05")
 LONG = ("inpaint70@0", "sr4@0.05")
@@ -106,7 +107,7 @@ class Prediction:
     def rows(self) -> list[tuple[Tensor, Tensor]]:
         """(map, squared error) of each photograph, over open pixels, means over channels."""
         pairs = zip(self.variance.mean(1), self.squared.mean(1), self.open, strict=True)
-        return [(v[o].double(), e[o].double()) for v, e, o in pairs]
+        return [(v[o].double().cpu(), e[o].double().cpu()) for v, e, o in pairs]
 
     def ranks(self) -> list[float]:
         """Spearman's rank correlation for each photograph; 0 for a map that says the same everywhere."""
@@ -299,17 +300,18 @@ def main() -> None:
     parser.add_argument("--long", nargs="+", default=LONG, help="tasks for which 8 whole runs are made as well")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--out", default="benchmarks/results")
+    add_device(parser)
     args = parser.parse_args()
-    prior, training = load_prior(), image_files(args.images, "train")
+    prior, training = load_prior(device=args.device), image_files(args.images, "train")
     every = len(training) // args.fit
     others = training[every // 2 :: every] if args.judge == "train" else image_files(args.images, "test")
-    fit = torch.cat([load_image(f, args.size) for f in training[::every][: args.fit]])
-    test = torch.cat([load_image(f, args.size) for f in others[: args.count or None]])
-    free = estimators(prior, torch.cat([load_image(f, args.size) for f in training[1::8]]))
+    chosen_files = training[::every][: args.fit], others[: args.count or None], training[1::8]
+    fit, test, more = (torch.cat([load_image(f, args.size) for f in files]).to(args.device) for files in chosen_files)
+    free = estimators(prior, more)
     table, bins = [], []
     for task in args.tasks:
-        more, counted = task_rows(task, prior, fit, test, free, task in args.long)
-        table, bins = table + more, bins + counted
+        found, counted = task_rows(task, prior, fit, test, free, task in args.long)
+        table, bins = table + found, bins + counted
         pd.DataFrame(table).round(4).to_csv(Path(args.out) / "calibration.csv", index=False)
         pd.DataFrame(bins).round(7).to_csv(Path(args.out) / "calibration_bins.csv", index=False)
     frame = pd.DataFrame(table)

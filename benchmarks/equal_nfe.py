@@ -2,6 +2,7 @@
 
     python benchmarks/equal_nfe.py --images DIR [--tasks ...] [--levels 25 50 10]           # training photographs
     python benchmarks/equal_nfe.py --images DIR --families "start 0.5" --levels 100 25 50     # the measured start
+    python benchmarks/equal_nfe.py --images DIR --families mean --levels 0                    # its control, which makes no call
     python benchmarks/equal_nfe.py --images DIR --split test --count 23 ...                   # the final check
     python benchmarks/equal_nfe.py --summary                                                  # the table again
 
@@ -27,17 +28,19 @@ from torch import Tensor
 from leader_nb import host, load_prior, parse_task, restore
 from leader_nb.covariance import RunningSecant
 from leader_nb.data import load_image
+from leader_nb.loop import Result
 from leader_nb.metrics import bootstrap_interval, lpips_distance, psnr
 from leader_nb.noise import noise_for
 from leader_nb.problem import Problem
 from leader_nb.schedule import Schedule, least_noisy_grid, log_snr_grid, quadratic_grid, uniform_grid
-from leader_nb.start import MeasuredStart, measured_start
+from leader_nb.start import GaussianMean, MeasuredStart, measured_start
 from leader_nb.steps import SATP, ErrorControlled, LateStart, PIControlled, StepRule
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
+from leader_nb.zoo import add_device
 
 FOLDER = Path(__file__).parent / "results"
-TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "color@0", "cs25@0.05")
+TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "color@0", "cs25@0.05")
 LEVELS = (25, 50, 10)
 RULES = ("SATP", "error", "PI")
 GRIDS: dict[str, Callable[[int], tuple[int, ...]]] = {
@@ -47,6 +50,7 @@ GRIDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "least noisy": least_noisy_grid,
 }
 BOTH = "start 0.2 + error"  # the measured start, then error control
+MEAN = "mean"  # what a start begins with, and not a call more
 LONGEST = 0.3  # of the grid, for every rule: a tenth, their default, would forbid ten calls
 STARTS = {f"start {share}": share for share in (0.05, 0.2, 0.5, 0.8)}  # the share of variance that may be lost
 
@@ -137,8 +141,8 @@ class Work:
     def __init__(self, args: argparse.Namespace) -> None:
         files = image_files(args.images, args.split)
         chosen = files[:: max(1, len(files) // args.count)][: args.count]
-        self.x, self.names = torch.cat([load_image(f, args.size) for f in chosen]), [f.name for f in chosen]
-        self.prior, self.split, self.cache = load_prior(args.prior), args.split, Path(args.cache)
+        self.x, self.names = torch.cat([load_image(f, args.size) for f in chosen]).to(args.device), [f.name for f in chosen]
+        self.prior, self.split, self.cache = load_prior(args.prior, args.device), args.split, Path(args.cache)
         self.cache.mkdir(parents=True, exist_ok=True)
 
     def restored(self, task_name: str, family: str, level: int) -> tuple[float, Any]:
@@ -150,6 +154,9 @@ class Work:
             result, table = maps_of_the_host(problem, self.prior, sampler, noise)
             torch.save(table, maps)
             return level, result
+        if family == MEAN:
+            none = torch.zeros(len(self.x), dtype=torch.long)
+            return level, Result(GaussianMean()(problem), None, none, none, 0.0)
         if family == "another seed":
             return level, restore(problem, self.prior, sampler, noise=noise_for(len(self.x), 1))
         value, options = plugins_of(family, level, problem, torch.load(maps) if family in (*RULES, BOTH) else None)
@@ -223,7 +230,7 @@ def summary(photos: pd.DataFrame) -> pd.DataFrame:
             row = {"split": split, "task": task, "family": family, "level": level}
             row |= {"setting": mine.setting.iloc[0], "n": len(mine)}
             row |= {"nfe": calls, "psnr": mine.psnr.mean(), "lpips": mine.lpips.mean()}
-            to_host = difference(mine, whole, calls)
+            to_host = difference(mine, whole, 100)
             row |= to_host | {"no_loss": verdict(to_host) == "held"}
             for g, rows in grids.items():
                 fits = g != family and family != "another seed" and len(rows) and rows.nfe.min() <= calls <= rows.nfe.max() + 3
@@ -248,6 +255,7 @@ def main() -> None:
     parser.add_argument("--cache", default="_build/equal_nfe")
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--out", default=str(FOLDER / "equal_nfe.csv"))
+    add_device(parser)
     args = parser.parse_args()
     out = Path(args.out)
     photos = out.with_name(f"{out.stem}_photos.csv")

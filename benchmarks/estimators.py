@@ -65,6 +65,7 @@ from leader_nb.priors import Belief, Meter
 from leader_nb.samplers import Sampler
 from leader_nb.train import image_files
 from leader_nb.tree import Tree
+from leader_nb.zoo import add_device
 
 PRIORS = ("mixture", "photo", "digits")
 MEASURED = ("sr4@0.05", "motion@0.05", "cs25@0.05", "sr4@0", "gaussian@0.05", "inpaint70@0")  # those of protocol.md
@@ -165,7 +166,7 @@ def kept(truth: Any, folder: str | None, cell: str) -> Any:
 def jacobian(belief: Belief) -> Truth:
     """The diagonal of the network's own covariance."""
     found = exact_covariance(replace(belief.prior, meter=None), belief.x_t, belief.t)
-    return Truth(found.diagonal, torch.ones(len(belief.x0)))
+    return Truth(found.diagonal, torch.ones(len(belief.x0)).to(found.diagonal))
 
 
 def exact(mixture: GaussianMixture) -> Any:
@@ -174,7 +175,7 @@ def exact(mixture: GaussianMixture) -> Any:
     def truth(belief: Belief) -> Truth:
         rows = zip(belief.xbar, belief.sigma, strict=True)
         maps = [mixture.covariance(x, s.reshape(())).diagonal().view(x.shape) for x, s in rows]
-        return Truth(torch.stack(maps), torch.ones(len(maps)))
+        return Truth(torch.stack(maps), torch.ones(len(maps)).to(belief.x0))
 
     return truth
 
@@ -197,7 +198,9 @@ def probed(probes: int, chunk: int = 32) -> Any:
         r = torch.corrcoef(torch.stack([half.flatten() for half in halves]))[0, 1].clamp(min=0.05)
         places = torch.randperm(shape.numel(), generator=generator)[:PIXELS]
         seeds = torch.eye(shape.numel())[places].view(-1, *shape).to(x)
-        values = torch.cat([products(belief, i, v) for v in seeds.split(chunk)]).flatten(1).gather(1, places[:, None])
+        values = (
+            torch.cat([products(belief, i, v) for v in seeds.split(chunk)]).flatten(1).gather(1, places[:, None].to(x.device))
+        )
         return sum(halves) / (max(2, probes // chunk) * chunk), 2 * r / (1 + r), places, values.flatten()
 
     def truth(belief: Belief) -> Truth:
@@ -293,9 +296,10 @@ def mixture_cells(name: str, mixture: GaussianMixture, images: int, hosts: Seque
             yield name, host_name, task, partial(rows, name, host_name, task, prior, x, watch)
 
 
-def network_cells(name: str, x: Tensor, training: Tensor | None, truth: Any, hosts: Sequence[str], cache: str | None) -> Cells:
+def network_cells(name: str, x: Tensor, training: Tensor | None, truth: Any, args: argparse.Namespace) -> Cells:
     """The cells of a trained prior on images x; E2 and E3 are fitted on `training`."""
-    prior = load_prior(name)
+    prior, x, cache, hosts = load_prior(name, args.device), x.to(args.device), args.cache, args.hosts
+    training = None if training is None else training.to(args.device)
     tools = () if training is None else [make(prior, training, CALIBRATION) for make in (measure_table, fit_head)]
     for host_name in hosts:
         paid = dear(every=False) if host_name == "ddnm" else {}
@@ -304,20 +308,20 @@ def network_cells(name: str, x: Tensor, training: Tensor | None, truth: Any, hos
             yield name, host_name, task, partial(rows, name, host_name, task, prior, x, watch)
 
 
-def photo_cells(count: int, probes: int, folder: str | None, hosts: Sequence[str], cache: str | None) -> Cells:
-    middle = slice(48, 80)
+def photo_cells(args: argparse.Namespace) -> Cells:
+    middle, count, folder = slice(48, 80), args.images, args.train
     training = torch.cat([load_image(f, 128) for f in image_files(folder, "train")[1::4]]) if folder else None
     training = None if training is None else training[..., middle, middle]
     photos = [builtin_photo(name, 128) for name in BUILTIN_PHOTOS[:count]]
     more = image_files(folder, "test")[: count - len(photos)] if folder else []
     x = torch.cat([*photos, *(load_image(f, 128) for f in more)])[..., middle, middle]
-    return network_cells("photo-small", x, training, probed(probes), hosts, cache)
+    return network_cells("photo-small", x, training, probed(args.probes), args)
 
 
-def digit_cells(count: int, hosts: Sequence[str], cache: str | None) -> Cells:
+def digit_cells(args: argparse.Namespace) -> Cells:
     unseen = digits("test").images
-    x = unseen[torch.linspace(0, len(unseen) - 1, count).long()]
-    return network_cells("digits", x, digits("train").images[::45], jacobian, hosts, cache)
+    x = unseen[torch.linspace(0, len(unseen) - 1, args.images).long()]
+    return network_cells("digits", x, digits("train").images[::45], jacobian, args)
 
 
 def merged(kept: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
@@ -361,6 +365,7 @@ def main() -> None:
     parser.add_argument("--train", help="folder of photographs: E2 and E3 learn on its train split, its test split is judged")
     parser.add_argument("--cache", help="folder for what the judges of the networks said, to score other estimators later")
     parser.add_argument("--out", default="benchmarks/results/estimators.csv")
+    add_device(parser)
     args = parser.parse_args()
     out = Path(args.out)
     table = pd.read_csv(out) if out.is_file() else pd.DataFrame()
@@ -381,9 +386,9 @@ def main() -> None:
 def cells(args: argparse.Namespace) -> Cells:
     """All the cells that were asked for."""
     if "photo" in args.priors:
-        yield from photo_cells(args.images, args.probes, args.train, args.hosts, args.cache)
+        yield from photo_cells(args)
     if "digits" in args.priors:
-        yield from digit_cells(args.images, args.hosts, args.cache)
+        yield from digit_cells(args)
     if "mixture" in args.priors:
         yield from mixture_cells("mixture 1x16x16", image_mixture(16), args.images, args.hosts)
         yield from mixture_cells("mixture 3x8x8", image_mixture(8, channels=3), args.images, args.hosts)

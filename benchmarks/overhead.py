@@ -31,7 +31,7 @@ import leader_nb
 from leader_nb import SAMPLERS, Prediction, Prior, Schedule, host, leader, load_prior, parse_task, restore
 from leader_nb.buffers import peak_images
 from leader_nb.steps import SATP, ErrorControlled
-from leader_nb.zoo import PRIORS, prior_hash
+from leader_nb.zoo import PRIORS, add_device, prior_hash
 
 TASK_OF = {"ddnm": "sr4@0", "sitcom": "sr4@0"}  # SITCOM would stop early on noise, and in another place with LEADer
 NOISY = "sr4@0.05"
@@ -47,8 +47,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Until the device is done with it."""
     start = clock()
     work()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return clock() - start
 
 
@@ -84,6 +87,7 @@ def measure_host(name: str, prior: Prior, args: argparse.Namespace) -> list[dict
     task = parse_task(TASK_OF.get(name, NOISY))
     sampler = replace(host(name, task.sigma), **SETTINGS.get(name, {}))
     images = torch.rand(args.batch, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = images.to(args.device)
     problem, tapes = task.measure(images), {}
     for variant, plugins in VARIANTS.items():  # warms up, too
         tapes[variant] = []
@@ -151,6 +155,7 @@ def provenance(args: argparse.Namespace) -> dict[str, object]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "device": str(args.device),
         "cpus": os.cpu_count(),
     }
 
@@ -166,10 +171,11 @@ def main() -> None:
     parser.add_argument("--hosts", default=",".join(SAMPLERS))
     parser.add_argument("--prior", default=PRIORS[0])
     parser.add_argument("--out", default="benchmarks/results/overhead.json")
+    add_device(parser)
     args = parser.parse_args()
     args.load = round(os.getloadavg()[0], 1)
     torch.set_num_threads(args.threads)
-    prior = load_prior(args.prior)
+    prior = load_prior(args.prior, args.device)
     rows: list[dict[str, object]] = []
     for name in args.hosts.split(","):
         rows += measure_host(name, prior, args)

@@ -47,6 +47,7 @@ from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
 from leader_nb.tree import Tree
 from leader_nb.ucpm import UCPM, HuberTV
+from leader_nb.zoo import add_device
 
 FOLDER = Path(__file__).parent / "results"
 TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05")
@@ -339,7 +340,7 @@ def variants(trials: set[int]) -> Iterator[Variant]:
 
 def cell(where: tuple[str, str, int], x: Tensor, trials: set[int], out: Path) -> None:
     """All variants of the trials on one host, task and grid, one row per photograph; what is in the table stays."""
-    (host_name, name, grid), prior = where, load_prior()
+    (host_name, name, grid), prior = where, load_prior(device=x.device)
     task = parse_task(name)
     there: set[str] = set()
     if out.is_file():
@@ -498,6 +499,7 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--folder", default=str(FOLDER))
+    add_device(parser)
     args = parser.parse_args()
     folder = Path(args.folder)
     if args.mixture:
@@ -505,7 +507,7 @@ def main() -> None:
     if args.images:
         files = image_files(args.images, "train")
         chosen = files[:: max(1, len(files) // args.count)][: args.count]
-        x = torch.cat([load_image(f, 64) for f in chosen])
+        x = torch.cat([load_image(f, 64) for f in chosen]).to(args.device)
         for where in product(args.hosts, args.tasks, args.grids):
             cell(where, x, set(args.trials), folder / "places_photos.csv")
     if (folder / "places_photos.csv").is_file():

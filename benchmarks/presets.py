@@ -25,6 +25,7 @@ from leader_nb.presets import MODULATIONS
 from leader_nb.start import MeasuredStart
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
+from leader_nb.zoo import add_device
 
 HOSTS = ("ddnm", "ddpg", "projdiff")
 TASKS = ("inpaint70@0", "sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "cs25@0.05")
@@ -58,7 +59,7 @@ def compared(scores: tuple[Tensor, Tensor], base: tuple[Tensor, Tensor]) -> dict
 
 def cell(host_name: str, task_name: str, x: Tensor, done: set[str], out: Path) -> None:
     """The variants of one host on one task that are not `done`, appended to the table."""
-    task, prior = parse_task(task_name), load_prior()
+    task, prior = parse_task(task_name), load_prior(device=x.device)
     problem, sampler = task.measure(x), host(host_name, task.sigma, task)
     base: tuple[Tensor, Tensor] | None = None
     for name, plugins in variants().items():
@@ -83,10 +84,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--out", default="benchmarks/results/presets.csv")
+    add_device(parser)
     args = parser.parse_args()
     files = image_files(args.images, "train")
     chosen = files[:: max(1, len(files) // args.count)][: args.count]
-    x, out = torch.cat([load_image(f, args.size) for f in chosen]), Path(args.out)
+    x, out = torch.cat([load_image(f, args.size) for f in chosen]).to(args.device), Path(args.out)
     for host_name in args.hosts:
         for task_name in args.tasks:
             table = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=["host", "task", "variant"])

@@ -22,6 +22,7 @@ from leader_nb.data import load_image
 from leader_nb.metrics import bootstrap_interval, lpips_distance, psnr
 from leader_nb.start import MeasuredStart
 from leader_nb.train import image_files
+from leader_nb.zoo import add_device
 
 HOSTS = ("ddnm", "ddpg", "projdiff", "pirp", "ddrm", "idpg", "diffpir")
 TASKS = ("sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "inpaint70@0", "cs25@0.05")
@@ -31,7 +32,7 @@ FILE = Path(__file__).parent / "results" / "shares.csv"
 
 def cell(host_name: str, task_name: str, x: Tensor) -> pd.DataFrame:
     """One row for the bare host (share 0) and one for each share."""
-    task, prior = parse_task(task_name), load_prior()
+    task, prior = parse_task(task_name), load_prior(device=x.device)
     problem, sampler = task.measure(x), host(host_name, task.sigma, task)
     rows, base = [], x.new_empty(0)
     for share in (0.0, *SHARES):
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--out", type=Path, default=FILE)
+    add_device(parser)
     args = parser.parse_args()
     if args.table:
         for row in winners(pd.read_csv(args.out)).itertuples():
@@ -74,7 +76,8 @@ def main() -> None:
             print(f'    TunedStart("{row.host}", "{kind.rstrip("0123456789")}", {float(sigma):g}, {row.share:g}),')
         return
     files = image_files(args.images, "train")
-    x = torch.cat([load_image(f, args.size) for f in files[:: max(1, len(files) // args.count)][: args.count]])
+    chosen = files[:: max(1, len(files) // args.count)][: args.count]
+    x = torch.cat([load_image(f, args.size) for f in chosen]).to(args.device)
     for host_name in args.hosts:
         for task_name in args.tasks:
             done = pd.read_csv(args.out) if args.out.is_file() else pd.DataFrame(columns=["host", "task"])

@@ -47,7 +47,7 @@ from leader_nb.steps import ErrorControlled
 from leader_nb.store import Store
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
 from leader_nb.train import image_files
-from leader_nb.zoo import PRIORS
+from leader_nb.zoo import PRIORS, add_device
 
 RATE = -WORST_PSNR / WORST_LPIPS  # dB that one unit of LPIPS is worth
 CLOSE = 1.05  # settings of LEADer within this factor of the fewest calls count as equally cheap
@@ -215,10 +215,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prior", default=PRIORS[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_device(parser)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     hosts, tasks = chosen("hosts", args.hosts, SAMPLERS), chosen("tasks", args.tasks, ())
-    lab = Lab.of(Experiment(hosts, tasks, ("none",), args.steps, args.seed, prior=args.prior, score=("psnr", "lpips")))
+    lab = Lab.of(
+        Experiment(
+            hosts, tasks, ("none",), args.steps, args.seed, prior=args.prior, device=str(args.device), score=("psnr", "lpips")
+        )
+    )
     photos = training_photos(args.images, args.size, args.count, args.seed)
     lab.check(photos)
     trials: list[dict[str, object]] = []

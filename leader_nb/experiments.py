@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 from leader_nb import metrics, pipeline
-from leader_nb.buffers import peak_images
+from leader_nb.buffers import PeakMemory, peak_images
 from leader_nb.controls import Flat, FlatModulation
 from leader_nb.crops import Photo
 from leader_nb.defaults_start import start_for
 from leader_nb.errors import InputError, one_line, unknown
-from leader_nb.loop import State, restore, trajectory
+from leader_nb.loop import Result, State, restore, trajectory
 from leader_nb.lpips_weights import load_lpips
 from leader_nb.noise import noise_for
 from leader_nb.presets import leader, leader_for
@@ -43,7 +43,7 @@ from leader_nb.problem import Problem
 from leader_nb.samplers import SAMPLERS, Sampler, check_image_kind, host, parse_host
 from leader_nb.schedule import uniform_grid
 from leader_nb.sources import modules_of, source_hash
-from leader_nb.start import MeasuredStart
+from leader_nb.start import GaussianMean, MeasuredStart
 from leader_nb.store import IDENTITY, Store
 from leader_nb.tasks import TASKS, Task, parse_task
 from leader_nb.zoo import choose_device, load_prior, prior_hash
@@ -57,6 +57,10 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ssim": metrics.ssim,
 }
 LEAST_SIDE = {"psnr": 1, "lpips": metrics.LPIPS_MIN_SIDE["alex"], "ssim": metrics.SSIM_WINDOW}
+
+# Methods that make no network call. They take no plug-ins: a table has one cell of each on a task.
+CONTROLS: dict[str, Callable[[], GaussianMean]] = {"mean": GaussianMean}
+METHODS: tuple[str, ...] = (*SAMPLERS, *CONTROLS)
 
 # --- plug-ins ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +159,8 @@ class Experiment:
     def __post_init__(self) -> None:
         check_image_kind(self.images)
         for name in self.hosts:
-            parse_host(name)
+            if name not in CONTROLS:
+                parse_host(name)
         for kind, names, known in (
             ("plug-in", self.plugins, PLUGINS),
             ("metric", self.score, METRICS),
@@ -176,6 +181,9 @@ class Experiment:
         for task in dict.fromkeys(parse_task(text) for text in self.tasks):
             samplers: dict[str, Sampler] = {}
             for name in self.hosts:
+                if name in CONTROLS:
+                    found.append(Cell(name, CONTROLS[name](), task, "none", {}))
+                    continue
                 sampler = host(name, task.sigma, task, self.images)
                 if sampler not in samplers.values():
                     samplers[name] = sampler
@@ -186,10 +194,10 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One host on one task with one plug-in: the rows of all photographs."""
+    """One host on one task with one plug-in: the rows of all photographs. A control stands where a sampler would."""
 
     host: str
-    sampler: Sampler
+    sampler: Sampler | GaussianMean
     task: Task
     plugin: str
     options: Options
@@ -337,8 +345,11 @@ def restored(lab: Lab, cell: Cell, photos: Sequence[Photo]) -> Rows:
     problem = cell.task.measure(x, lab.experiment.seed, ids)
     shares = Shares(len(x), lab.device)
     noise = noise_for(len(x), lab.experiment.seed, ids)
-    options = {"grid": lab.experiment.steps, "noise": noise} | cell.options
-    result = restore(problem, lab.prior, cell.sampler, on_state=shares, **options)
+    if isinstance(cell.sampler, GaussianMean):
+        result = without_calls(cell.sampler, problem, shares)
+    else:
+        options = {"grid": lab.experiment.steps, "noise": noise} | cell.options
+        result = restore(problem, lab.prior, cell.sampler, on_state=shares, **options)
     one = {"buffers": buffers(cell, problem.rows(torch.tensor([0])))}
     rows = []
     for i, photo in enumerate(photos):
@@ -355,10 +366,22 @@ def restored(lab: Lab, cell: Cell, photos: Sequence[Photo]) -> Rows:
     return rows
 
 
+def without_calls(control: GaussianMean, problem: Problem, shares: Shares) -> Result:
+    """What a control makes of the measurements, timed like a restoration."""
+    image, index = control(problem), torch.arange(len(problem))
+    shares.add(index)
+    none = torch.zeros_like(index)
+    return Result(image, None, none, none, float(shares.wall.sum()))
+
+
 def buffers(cell: Cell, problem: Problem) -> float | None:
     """Peak memory beside the network, in images, of a short run with a prior that needs none; None where that cannot run."""
     with contextlib.suppress(Exception):  # the restoration itself went well, and is worth more than this number
-        return peak_images(problem, cell.sampler, PROBE_STEPS, cell.options)
+        if not isinstance(cell.sampler, GaussianMean):
+            return peak_images(problem, cell.sampler, PROBE_STEPS, cell.options)
+        with PeakMemory() as memory:
+            image = cell.sampler(problem)
+        return memory.peak / (image.numel() * image.element_size())
     return None
 
 
@@ -373,11 +396,14 @@ class Shares:
         self.device, self.last = device, (time.perf_counter(), time.process_time())
 
     def __call__(self, state: State) -> None:
+        self.add(state.index)
+
+    def add(self, index: Tensor) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter(), time.process_time()
         for total, before, after in zip((self.wall, self.cpu), self.last, now, strict=True):
-            total[state.index.cpu()] += (after - before) / len(state.index)
+            total[index.cpu()] += (after - before) / len(index)
         self.last = now
 
 

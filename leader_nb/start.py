@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -66,11 +66,15 @@ def frequencies(height: int, width: int) -> Tensor:
 
 
 def spectral(x: Tensor, powers: Tensor) -> Tensor:
-    """The matrix with eigenvalues `powers` (1, C, H, W) on colour axes and frequencies, times x (B, C, H, W)."""
+    """The matrix with eigenvalues `powers` (1, C, H, W) on colour axes and frequencies, times x (B, C, H, W).
+
+    One colour axis at a time, so that the complex numbers of one are all that is held.
+    """
     axes = torch.tensor(COLOUR_AXES, dtype=torch.float64).to(x) if x.shape[1] == 3 else torch.eye(x.shape[1]).to(x)
-    c = torch.einsum("ji,bjhw->bihw", axes, x)
-    c = torch.fft.ifft2(powers * torch.fft.fft2(c)).real
-    return torch.einsum("ij,bjhw->bihw", axes, c)
+    c = (axes.T @ x.flatten(2)).view_as(x)
+    for plane, power in zip(c.unbind(1), powers.unbind(1), strict=True):
+        plane.copy_(torch.fft.ifft2(torch.fft.fft2(plane).mul_(power)).real)
+    return (axes @ c.flatten(2)).view_as(x)
 
 
 def measure_spectrum(images: Tensor) -> PowerSpectrum:
@@ -98,14 +102,16 @@ def widest(operator: Operator, sigma_y: float, powers: Tensor, rounds: int = 100
     Locally optimal conjugate gradients (Knyazev 2001) from a draw of C in the null space, where there is one. Two directions
     are searched at a time: the residual preconditioned with Q for a constant A^T A, good for masks and blurs, and with C
     inside the null space, good where that is wide. Ends when eight rounds gain less than `accuracy`; a round takes a dozen
-    Fourier transforms at most, two A and two A^T. No network call; a dozen float64 image buffers.
+    Fourier transforms at most, three A and three A^T. No network call; nine float64 image buffers.
     """
-    A, powers, noise = operator.rows(torch.tensor([0])), powers.to(operator.s.device), max(sigma_y, FLOOR) ** 2
+    A, noise = operator.rows(torch.tensor([0])), max(sigma_y, FLOOR) ** 2
+    powers = powers.to(A.s.device)
     gain, blind = A.s.double().square().expand(1, *A.image_shape).mean(), bool((A.s == 0).any())
     similar = 1 / (1 / powers + gain / noise)
 
     def precision(v: Tensor) -> Tensor:
-        return spectral(v, 1 / powers) + A.T(A(v.to(A.s.dtype))).double() / noise
+        seen = A.T(A(v.to(A.s.dtype)))
+        return spectral(v, 1 / powers).add_(seen, alpha=1 / noise)
 
     def unseen(v: Tensor) -> Tensor:
         return A.null(v.to(A.s.dtype)).double()
@@ -113,34 +119,68 @@ def widest(operator: Operator, sigma_y: float, powers: Tensor, rounds: int = 100
     def searches(r: Tensor) -> list[Tensor]:
         return [spectral(r, similar), *([unseen(spectral(unseen(r), powers))] if blind else [])]
 
-    draw = torch.randn(A.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    first = spectral(draw[None].to(powers), powers)
-    return 1 / least(precision, searches, unseen(first) if blind else first, rounds, accuracy)
+    def first() -> list[Tensor]:
+        draw = torch.randn(A.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        v = spectral(draw[None].to(powers), powers)
+        return [unseen(v) if blind else v]
+
+    return 1 / least(precision, searches, first(), rounds, accuracy)
 
 
 def least(
-    Q: Callable[[Tensor], Tensor], searches: Callable[[Tensor], list[Tensor]], v: Tensor, rounds: int, accuracy: float
+    Q: Callable[[Tensor], Tensor], searches: Callable[[Tensor], list[Tensor]], basis: list[Tensor], rounds: int, accuracy: float
 ) -> float:
-    """The smallest eigenvalue of Q, from above: the best of span(v, searches of the residual, last move), round after round."""
-    basis, images, found = [v / v.norm()], [Q(v / v.norm())], []
+    """The smallest eigenvalue of Q, from above: the best of span(v, last move, searches of the residual), round after round.
+
+    `basis` is [v] at first, changed in place, and holds four vectors at most; of Q only their inner products are kept.
+    """
+    basis[0] /= basis[0].norm()
+    bends, found = inner([Q(basis[0])], basis), []
     for _ in range(rounds):
-        B, QB = (torch.stack([b.flatten() for b in part], 1) for part in (basis, images))
-        lengths, turn = torch.linalg.eigh(B.T @ B)
-        good = lengths > 1e-10 * lengths[-1]  # directions that have become parallel count once
-        root = turn[:, good] / lengths[good].sqrt()
-        values, vectors = torch.linalg.eigh(root.T @ (B.T @ QB) @ root)
-        weights = root @ vectors[:, 0]
-        found.append(values[0].item())
+        value, weights = lowest(inner(basis, basis), bends)
+        found.append(value)
         if len(found) > 8 and found[-9] < (1 + accuracy) * found[-1]:
             break
-        move = torch.cat([torch.zeros(1).to(B), weights[1:]])
-        v, Qv, step, Qstep = (m.view_as(v) for m in (B @ weights, QB @ weights, B @ move, QB @ move))
-        new = [d / d.norm() for d in searches(Qv - found[-1] * v) if d.norm() > 0]
-        pairs = [(v, Qv), *((d, Q(d)) for d in new)]
-        if step.norm() > 0:
-            pairs.append((step / step.norm(), Qstep / step.norm()))
-        basis, images = map(list, zip(*pairs, strict=True))
+        bends = move(basis, weights, bends)
+        known = len(basis)
+        basis += [d.div_(d.norm()) for d in searches(Q(basis[0]).sub_(basis[0], alpha=value)) if d.norm() > 0]
+        if len(basis) == known:
+            break
+        rows = torch.cat([inner([Q(d)], basis) for d in basis[known:]])
+        bends = torch.cat([torch.cat([bends, rows[:, :known].T], 1), rows])
     return found[-1]
+
+
+def inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """<a, b> for all a of `left` and b of `right`."""
+    return torch.stack([torch.stack([a.flatten() @ b.flatten() for b in right]) for a in left])
+
+
+def lowest(lengths: Tensor, bends: Tensor) -> tuple[float, Tensor]:
+    """The least w^T bends w / w^T lengths w, and its w; directions that have become parallel count once."""
+    values, turn = torch.linalg.eigh(lengths)
+    good = values > 1e-10 * values[-1]
+    root = turn[:, good] / values[good].sqrt()
+    values, vectors = torch.linalg.eigh(root.T @ bends @ root)
+    return values[0].item(), root @ vectors[:, 0]
+
+
+def move(basis: list[Tensor], weights: Tensor, bends: Tensor) -> Tensor:
+    """`basis` becomes [v, step], v = sum w_i b_i and step its part without b_0, of length 1; returns their `bends`."""
+    (first, *others), turn = weights.tolist(), weights[:, None]
+    basis[0] *= first
+    if others:
+        for b, w in zip(basis[1:], others, strict=True):
+            b *= w
+        step = basis[1]
+        for b in basis[2:]:
+            step += b
+        basis[0] += step
+        if (length := step.norm()) > 0:
+            step /= length
+            turn = torch.stack([weights, torch.cat([weights.new_zeros(1), weights[1:] / length])], 1)
+    del basis[turn.shape[1] :]
+    return turn.T @ bends @ turn
 
 
 def posterior_mean(problem: Problem, powers: Tensor, rounds: int = 100, accuracy: float = 1e-3) -> Tensor:
@@ -160,17 +200,34 @@ def _mean(problem: Problem, powers: Tensor, rounds: int, accuracy: float) -> Ten
     def spread(u: Tensor) -> Tensor:
         return spectral(A.T(u.to(A.s.dtype)).double(), powers)
 
-    u, residual = torch.zeros_like(y), y
-    direction, power = residual, residual.square().sum()
+    u, residual, direction, power = torch.zeros_like(y), y.clone(), y.clone(), y.square().sum()
+    enough = accuracy**2 * power
     for _ in range(rounds):
-        if power <= accuracy**2 * y.square().sum():
+        if power <= enough:
             break
-        image = A(spread(direction).to(A.s.dtype)).double() + noise * direction
+        image = A(spread(direction).to(A.s.dtype)).double()
+        image += noise * direction
         length = power / (direction * image).sum()
-        u, residual = u + length * direction, residual - length * image
+        u += length * direction
+        residual -= length * image
         before, power = power, residual.square().sum()
-        direction = residual + power / before * direction
+        direction *= power / before
+        direction += residual
     return spread(u).to(A.s.dtype)
+
+
+@dataclass(frozen=True)
+class GaussianMean:
+    """The mean that a :class:`MeasuredStart` begins with, as a restoration of its own: no network call, no noise.
+
+    The control of every start: a walk is worth its calls where it ends nearer to the photograph than it began.
+    """
+
+    spectrum: PowerSpectrum = field(default_factory=PowerSpectrum)
+    needs_gradient: ClassVar[bool] = False
+
+    def __call__(self, problem: Problem) -> Tensor:
+        return posterior_mean(problem, self.spectrum.powers(problem.operator.image_shape))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The rows of the big table on disk: `table.csv`, whole after every batch, and the same as `table.parquet`.
 
-The CSV is the one that is read back; Parquet is written beside it where pyarrow is installed.
+The CSV is the one that is read back; Parquet is written beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,7 @@ class Store:
     def write(self, rows: pd.DataFrame) -> None:
         text = rows.to_csv(index=False, lineterminator="\n").encode()
         atomic_write(self.path, lambda file: file.write(text))
-        if find_spec("pyarrow"):
-            atomic_write(self.folder / PARQUET, lambda file: rows.to_parquet(file, index=False))
+        atomic_write(self.folder / PARQUET, lambda file: rows.to_parquet(file, index=False))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

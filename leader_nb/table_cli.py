@@ -12,22 +12,36 @@ from tqdm import tqdm
 from leader_nb import pipeline
 from leader_nb.crops import SPLITS, Photo, photographs
 from leader_nb.errors import InputError
-from leader_nb.experiments import METRICS, PLUGINS, Cell, Experiment, Lab, Rows, available, chosen, missing, run
+from leader_nb.experiments import (
+    CONTROLS,
+    METHODS,
+    METRICS,
+    PLUGINS,
+    Cell,
+    Experiment,
+    Lab,
+    Rows,
+    available,
+    chosen,
+    missing,
+    run,
+)
 from leader_nb.memory import Footprint, require_run, require_weights
-from leader_nb.samplers import IMAGES, SAMPLERS
+from leader_nb.samplers import IMAGES
 from leader_nb.store import CSV, Store
 from leader_nb.summary import TABLE_1, report
 from leader_nb.tasks import TASKS, parse_task
 from leader_nb.zoo import choose_device
 
 SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned", "start", "start-tuned", "leader-start")
+MEAN = f"{', '.join(CONTROLS)}: the Gaussian posterior mean, without a network call or plug-ins."
 USUAL = ",".join(name for name in TABLE_1 if name in available() and name not in SPECIAL)
 
 
 def table_command(
     images: Annotated[str | None, typer.Option(help="Folder of photographs, or built-in ones: astronaut,coffee.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table; what it holds already is not computed again.")] = None,
-    hosts: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(SAMPLERS)}; also ddpg:tuned.")] = "all",
+    hosts: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(METHODS)}; also ddpg:tuned. {MEAN}")] = "all",
     tasks: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(TASKS)}.")] = "all",
     plugins: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PLUGINS)}.")] = USUAL,
     steps: Annotated[int, typer.Option(help="Steps of a restoration, 1 to 1000.")] = 100,
@@ -50,7 +64,7 @@ def table_command(
     if images is None or out is None:
         raise InputError(f"{'images' if images is None else 'out'}: missing; give --images and --out, or --summary DIR")
     experiment = Experiment(
-        chosen("hosts", hosts, SAMPLERS),
+        chosen("hosts", hosts, METHODS),
         chosen("tasks", tasks, TASKS),
         chosen("plugins", plugins, available()),
         steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
@@ -41,6 +42,11 @@ def prior_path(name: str) -> Path:
 def prior_hash(name: str) -> str:
     """sha256 of the prior's file."""
     return sha256(prior_path(name))
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Gives a script the option --device, as `leader-nb table` has it; cpu unless told otherwise."""
+    parser.add_argument("--device", type=choose_device, default="cpu", help="auto, cpu, cuda or cuda:N")
 
 
 def choose_device(device: str) -> torch.device:

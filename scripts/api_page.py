@@ -22,7 +22,16 @@ GROUPS = {
     "Step rules": (steps, ["Uniform", "SATP", "ErrorControlled", "PIControlled", "TimeTravel", "LateStart"]),
     "Where to begin": (
         start,
-        ["start_within", "MeasuredStart", "measured_start", "PowerSpectrum", "measure_spectrum", "posterior_mean", "widest"],
+        [
+            "start_within",
+            "MeasuredStart",
+            "measured_start",
+            "GaussianMean",
+            "PowerSpectrum",
+            "measure_spectrum",
+            "posterior_mean",
+            "widest",
+        ],
     ),
     "The propositions": (
         propositions,

@@ -11,9 +11,8 @@ import pytest
 
 from leader_nb.crops import photographs
 from leader_nb.data import BUILTIN_PHOTOS
-from leader_nb.experiments import PLUGINS, Experiment, Lab, restored
+from leader_nb.experiments import CONTROLS, METHODS, PLUGINS, Experiment, Lab, restored
 from leader_nb.lpips_weights import WeightsError, load_lpips
-from leader_nb.samplers import SAMPLERS
 from leader_nb.store import Store
 from leader_nb.summary import summarise
 from leader_nb.zoo import PRIORS, prior_hash
@@ -33,9 +32,10 @@ def committed() -> pd.DataFrame:
 
 
 def sample(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row of a built-in photograph for each plug-in, of another cell and photograph each time."""
+    """One row of a built-in photograph for each plug-in and each control, of another cell and photograph each time."""
     found = rows[rows["image"].isin(BUILTIN_PHOTOS) & (rows["device"] == "cpu")]
-    groups = (group for _, group in found.sort_values(["image", "task", "host"]).groupby("plugin"))
+    found = found.sort_values(["image", "task", "host"])
+    groups = (group for _, group in found.groupby(found["plugin"].where(~found["host"].isin(CONTROLS), found["host"])))
     return pd.concat([found.iloc[:0], *(group.iloc[[(3 * i + 1) % len(group)]] for i, group in enumerate(groups))])
 
 
@@ -71,7 +71,7 @@ def has_lpips() -> bool:
 def test_committed_rows_have_todays_constants() -> None:
     """A row that the present presets, hosts or weights would not give has to be made again, or taken out."""
     rows = committed()
-    known = rows["host"].isin(SAMPLERS) & rows["plugin"].isin(PLUGINS)
+    known = rows["host"].isin(METHODS) & rows["plugin"].isin(PLUGINS)
     assert known.all(), f"unknown: {rows.loc[~known, ['host', 'plugin']].drop_duplicates().to_dict('records')}"
     for (name, task, plugin), cell in rows.groupby(["host", "task", "plugin"]):
         here = Experiment((name,), (task,), (plugin,)).cells[0]

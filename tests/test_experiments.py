@@ -29,11 +29,12 @@ from leader_nb.covariance import RunningSecant
 from leader_nb.crops import Photo, photographs
 from leader_nb.data import BUILTIN_PHOTOS, builtin_photo
 from leader_nb.errors import InputError
-from leader_nb.experiments import PLUGINS, Cell, Experiment, Lab, Shares, available, missing, run
+from leader_nb.experiments import METHODS, PLUGINS, Cell, Experiment, Lab, Shares, available, missing, run
 from leader_nb.metrics import bootstrap_interval, psnr
 from leader_nb.networks import Denoiser
 from leader_nb.networks.files import save_denoiser
 from leader_nb.samplers import DDNM, HOSTS, SAMPLERS, DDNMPlus
+from leader_nb.start import measured_start
 from leader_nb.store import COLUMNS, IDENTITY, Store, as_rows
 from leader_nb.summary import markdown_1, report, summarise, table_1, table_2
 from leader_nb.tasks import TASKS
@@ -97,7 +98,6 @@ def test_a_row_is_what_the_library_computes(lab: Lab, photos: list[Photo], store
 def test_csv_and_parquet_hold_the_same(lab: Lab, photos: list[Photo], store: Store) -> None:
     rows = run(lab, photos[:1], store)
     pd.testing.assert_frame_equal(store.read(), rows)
-    pytest.importorskip("pyarrow")
     pd.testing.assert_frame_equal(pd.read_parquet(store.folder / "table.parquet"), rows)
 
 
@@ -138,6 +138,22 @@ def test_plugins(lab: Lab, photos: list[Photo], store: Store) -> None:
     if "equs" not in available():
         with pytest.raises(InputError, match=r"needs leader_nb\.equivariance"):
             replace(SMALL, plugins=("equs",)).cells  # noqa: B018
+
+
+def test_the_control_is_the_mean_that_a_start_begins_with(lab: Lab, photos: list[Photo], store: Store) -> None:
+    """One row for each task and photograph, whatever the plug-ins: no call, no map, and the mean of `measured_start`."""
+    experiment = replace(SMALL, hosts=("mean", "ddnm"), tasks=("pool4@0", "denoise@0.1"))
+    rows = run(replace(lab, experiment=experiment), photos[:2], store)
+    mine = rows[rows["host"] == "mean"]
+    assert len(mine) == 4 and (mine["plugin"] == "none").all() and (mine["error"] == "").all()
+    assert (mine[["nfe", "backward"]] == 0).all().all() and (mine["buffers"] > 1).all() and (mine["seconds"] > 0).all()
+    for _, row in mine.iterrows():
+        photo = next(p for p in photos if p.name == row["image"])
+        problem = parse_task(row["task"]).measure(photo.pixels[None], 0, [photo.id])
+        assert row["psnr"] == psnr(measured_start(problem).mean, photo.pixels[None]).item()
+    means = summarise(rows)
+    assert means.loc[means["host"] == "mean", "no_loss"].isna().all(), "it is compared with no host"
+    assert list(means["host"].unique()) == ["ddnm", "mean"]
 
 
 def test_flat_is_the_mean_of_the_map(exact: Prior, samples: torch.Tensor) -> None:
@@ -526,10 +542,11 @@ def test_every_host_and_every_task(
     assert main([*fixed, "--hosts", "ddnm", "--tasks", "all"]) == 0
     printed, rows = capsys.readouterr().out, Store(out).read()
     assert f"= {4 * len(TASKS)} rows; 4 are there already" in printed and f"written to {out / 'table.csv'}" in printed
-    assert set(rows["host"]) == set(SAMPLERS) and set(rows["task"]) == set(TASKS) and set(rows["image"]) == {"1.png", "2.png"}
+    assert set(rows["host"]) == set(METHODS) and set(rows["task"]) == set(TASKS) and set(rows["image"]) == {"1.png", "2.png"}
     good = rows[rows["error"] == ""]
     assert len(good) > 0.7 * len(rows) and good[["psnr", "lpips", "ssim", "residual", "nfe"]].notna().all().all()
-    assert good[["host", "plugin"]].drop_duplicates().shape[0] == 2 * len(SAMPLERS)
+    assert good[["host", "plugin"]].drop_duplicates().shape[0] == 2 * len(SAMPLERS) + 1
+    assert (good.loc[good["host"] == "mean", ["nfe", "backward"]] == 0).all().all(), "the control makes no call"
     assert main(["table", "--summary", str(out)]) == 0
     text = capsys.readouterr().out
     assert "2 steps, 2 photographs" in text and "no loss" in text and all(task in text for task in TASKS)

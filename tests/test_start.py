@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,26 @@ import torch
 from torch import Tensor
 
 from laws import check_step_rule, normal, same
-from leader_nb import DDNM, SAMPLERS, Prior, Schedule, host, leader, noise_for, parse_task, restore, restore_many, trajectory
+from leader_nb import (
+    DDNM,
+    SAMPLERS,
+    Prior,
+    Schedule,
+    host,
+    leader,
+    network_prior,
+    noise_for,
+    parse_task,
+    restore,
+    restore_many,
+    trajectory,
+)
 from leader_nb.adapters import grid_within, times_within
+from leader_nb.buffers import PeakMemory, peak_images
 from leader_nb.covariance import RunningSecant
 from leader_nb.errors import InputError
 from leader_nb.mixture import image_mixture, mixture_from_covariances
+from leader_nb.networks import Denoiser
 from leader_nb.noise import Noise
 from leader_nb.operators import denoising, inpainting
 from leader_nb.problem import Problem
@@ -94,6 +110,20 @@ def test_directions_that_span_the_picture_are_found() -> None:
     for task, dtype in (("color@0", torch.float64), ("color@0", torch.float32), ("color@0.05", torch.float64)):
         operator = parse_task(task).operator((3, 64, 64), torch.zeros(1, dtype=dtype))
         assert widest(operator, 0.0, powers) == pytest.approx(powers[0, 1:].max().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("task", ["inpaint70@0", "gaussian@0.05"])
+def test_the_search_and_the_mean_hold_few_images(task: str) -> None:
+    """Nine float64 images and ten, in single ones; together no more than LEADer's plug-ins take, or a few more."""
+    problem = parse_task(task).measure(normal(1, 3, 32, 32).float())
+    image, powers = problem.operator.image_shape, PowerSpectrum().powers((3, 32, 32))
+    size = 4 * torch.Size(image).numel()
+    with PeakMemory() as search:
+        widest(problem.operator, problem.sigma_y.item(), powers)
+    with PeakMemory() as mean:
+        posterior_mean(problem, powers)
+    assert search.peak <= 18.5 * size and mean.peak <= 20 * size
+    assert peak_images(problem, DDNM(), 4, {"steps": MeasuredStart()}) <= 24
 
 
 def test_a_blind_measurement_begins_at_full_noise_and_a_perfect_one_low() -> None:
@@ -326,3 +356,16 @@ def test_bad_starts_are_refused() -> None:
         PowerSpectrum().powers((2, 8, 8))
     with pytest.raises(InputError, match="images"):
         measure_spectrum(normal(2, 1, 16, 16))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("plugins", [leader(), leader("paper"), {"steps": MeasuredStart()}], ids=("leader", "paper", "start"))
+def test_a_gpu_restores_what_the_cpu_does(plugins: dict, tiny: Denoiser) -> None:
+    """Maps, modulation, step rules and the search for the start, in float64: the same steps, and the same image."""
+    x, task, results = 0.3 * normal(2, 3, 16, 16), parse_task("inpaint70@0.05"), []
+    for device in ("cpu", "cuda"):
+        prior = network_prior(deepcopy(tiny).to(device), name="tiny")
+        results.append(restore(task.measure(x.to(device)), prior, host("ddnm", task.sigma), grid=30, **plugins))
+    cpu, gpu = results
+    assert gpu.image.device.type == "cuda" and gpu.times == cpu.times
+    assert torch.allclose(gpu.image.cpu(), cpu.image, atol=1e-6)

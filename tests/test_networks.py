@@ -247,7 +247,7 @@ def test_a_published_prior_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     small = DDPMConfig(width=32, multipliers=(1, 1), blocks=1, attention=(), size=16)
     monkeypatch.setenv("LEADER_NB_CACHE", str(tmp_path))
-    monkeypatch.setitem(models.PUBLISHED, "celebahq-256", models.Published(lambda: DDPMNet(small), 0))
+    monkeypatch.setitem(models.PUBLISHED, "celebahq-256", models.Published(lambda: DDPMNet(small), 0, 1, 1))
     torch.manual_seed(0)
     net = DDPMNet(small)
     torch.save(net.state_dict(), prior_path("celebahq-256"))

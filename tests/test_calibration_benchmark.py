@@ -230,7 +230,7 @@ def test_committed_summary_is_that_of_the_committed_rows(estimators: ModuleType)
     pd.testing.assert_frame_equal(estimators.summary(rows).round(4), said, check_exact=False, atol=2e-4)
     assert {"mixture 1x16x16", "mixture 3x8x8", "photo-small", "digits"} == set(rows["prior"])
     counts = rows.groupby("prior")["images"].unique()
-    assert counts["mixture 1x16x16"].tolist() == [16] and counts["digits"].tolist() == [8]
+    assert counts["mixture 1x16x16"].tolist() == [16] and counts["digits"].tolist() == [16]
     assert not rows.duplicated(["prior", "host", "task", "estimator", "sigma"]).any()
 
 

@@ -60,7 +60,7 @@ def test_a_new_host_is_one_file_and_one_line(tmp_path: Path) -> None:
     chosen = " or ".join((f"halfway and not ({' or '.join(SLOW)})", *OF_ALL_HOSTS))
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-rA"]
     command += ["-p", "no:cacheprovider", "-k", chosen, *(str(ROOT / "tests" / f"test_{name}.py") for name in FILES)]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     passed = re.findall(r"^PASSED \S*test_(\w+)\.py::(\S+)", run.stdout, flags=re.M)
     assert {name for name, _ in passed} == set(FILES), "every file has a test of the new host"

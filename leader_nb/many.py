@@ -69,7 +69,8 @@ def restore_many(
     if not isinstance(batch, Integral) or batch < 1:
         raise InputError(f"batch: got {kind_of(batch)}; give the number of images to restore at a time, at least 1")
     problems = (problems,) if isinstance(problems, Problem) else problems
-    if isinstance(problems, (str, Tensor)) or not isinstance(problems, Iterable):
+    walked = hasattr(problems, "__iter__") or hasattr(problems, "__getitem__")  # a data set may have the second alone
+    if isinstance(problems, (str, Tensor, type)) or not walked:
         raise InputError(f"problems: got {kind_of(problems)}; give a Problem, or several in a list, a generator or a map")
     check_method(prior, sampler)
     steps = steps or Uniform()

@@ -536,6 +536,12 @@ def test_a_single_problem_is_a_queue_of_its_images(exact: Prior, contrasts: Tens
     check_same(results, in_a_list)
     assert len(results) == 3
 
+    class DataSet:
+        def __getitem__(self, i: int) -> Problem:
+            return [problem][i]
+
+    check_same(list(restore_many(DataSet(), exact, DDNMPlus(), grid=3, batch=2)), in_a_list)  # type: ignore[arg-type]
+
 
 @pytest.mark.parametrize("problems", [None, 3, "sr4@0", Problem, torch.zeros(2, 3, 8, 8)], ids=lambda v: type(v).__name__)
 def test_what_is_no_queue_is_refused_at_the_call(problems: object, exact: Prior) -> None:

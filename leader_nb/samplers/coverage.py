@@ -18,7 +18,7 @@ import pandas as pd
 
 from leader_nb.errors import unknown
 from leader_nb.samplers import SAMPLERS, host
-from leader_nb.tasks import TASKS, Task, parse_task, split
+from leader_nb.tasks import TASKS, Task, as_task, split
 
 PAPER, BEYOND, NO = "paper", "beyond the paper", "no"
 
@@ -76,7 +76,3 @@ def coverage(tasks: Sequence[Task | str] = TASKS, hosts: Sequence[str] = SAMPLER
 def matrix(found: pd.DataFrame) -> pd.DataFrame:
     """`status` of :func:`coverage`, one row a task and one column a host, in their order."""
     return found.pivot(index="task", columns="host", values="status").loc[found["task"].unique(), found["host"].unique()]
-
-
-def as_task(task: Task | str) -> Task:
-    return task if isinstance(task, Task) else parse_task(task)

@@ -10,10 +10,14 @@ from __future__ import annotations
 from leader_nb.samplers.defaults_spectral import Tuned, nearest_settings
 
 TABLE: tuple[Tuned, ...] = (
-    Tuned("ddpg", "photographs", "sr", 0.05, (("gamma", 16), ("ridge", 0.4), ("zeta", 0.3))),
-    Tuned("projdiff", "photographs", "gaussian", 0.05, (("lr", 0.1),)),
-    Tuned("diffpir", "photographs", "sr", 0, (("lam", 1), ("zeta", 0.5))),
     Tuned("ddnm+", "photographs", "sr", 0.05, (("eta_ddim", 0.7),)),
+    Tuned("idpg", "photographs", "sr", 0.05, (("gamma", 30), ("ridge", 0.2))),
+    Tuned("ddpg", "photographs", "sr", 0.05, (("gamma", 30), ("ridge", 2), ("zeta", 0.5))),
+    Tuned("ddpg", "photographs", "gaussian", 0.05, (("gamma", 30), ("ridge", 2), ("zeta", 0.5))),
+    Tuned("projdiff", "photographs", "gaussian", 0.05, (("lr", 0.1),)),
+    Tuned("dps", "photographs", "sr", 0.05, (("scale", 2),)),
+    Tuned("dps", "photographs", "sr", 0, (("scale", 2),)),
+    Tuned("diffpir", "photographs", "sr", 0, (("lam", 0.3), ("zeta", 0.5))),
     Tuned("pirp", "photographs", "sr", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
     Tuned("pirp", "photographs", "gaussian", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
     Tuned("pirp", "photographs", "sr", 0, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),

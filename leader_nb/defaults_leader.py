@@ -43,8 +43,8 @@ TABLE: tuple[TunedLeader, ...] = (
     TunedLeader("diffpir", "sr", 0.05, 0.0001, "both"),
     TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
     TunedLeader("diffpir", "sr", 0, 1e-05, "both"),
-    TunedLeader("pirp", "sr", 0.05, 3e-05, "ucpm"),
-    TunedLeader("pirp", "gaussian", 0.05, 0.0003, "none"),
+    TunedLeader("pirp", "sr", 0.05, 0.0001, "map"),
+    TunedLeader("pirp", "gaussian", 0.05, 1e-05, "both"),
     TunedLeader("pirp", "sr", 0, 0.0003, "both"),
 )
 
@@ -65,6 +65,9 @@ FLAT: tuple[TunedLeader, ...] = (
     TunedLeader("diffpir", "sr", 0.05, 3e-05, "ucpm"),
     TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
     TunedLeader("diffpir", "sr", 0, 0.0003, "none"),
+    TunedLeader("pirp", "sr", 0.05, 1e-05, "both"),
+    TunedLeader("pirp", "gaussian", 0.05, 1e-05, "both"),
+    TunedLeader("pirp", "sr", 0, 0.0003, "both"),
 )
 
 

@@ -20,9 +20,9 @@ TABLE: tuple[Tuned, ...] = (
     Tuned("dps", "photographs", "sr", 0.05, (("scale", 2),)),
     Tuned("dps", "photographs", "sr", 0, (("scale", 2),)),
     Tuned("diffpir", "photographs", "sr", 0, (("lam", 0.3), ("zeta", 0.5))),
-    Tuned("pirp", "photographs", "sr", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
-    Tuned("pirp", "photographs", "gaussian", 0.05, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
-    Tuned("pirp", "photographs", "sr", 0, (("lam", -0.03), ("gamma", 16), ("ridge", 1), ("zeta", 0.5))),
+    Tuned("pirp", "photographs", "sr", 0.05, (("lam", -0.01), ("gamma", 8), ("ridge", 0.4), ("zeta", 0.9))),
+    Tuned("pirp", "photographs", "gaussian", 0.05, (("lam", -0.01), ("gamma", 2), ("ridge", 0.2), ("zeta", 0.1))),
+    Tuned("pirp", "photographs", "sr", 0, (("lam", -0.01), ("zeta", 0.9))),
 )
 
 

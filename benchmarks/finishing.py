@@ -25,7 +25,7 @@ from leader_nb.potentials import Potential
 from leader_nb.problem import Problem
 
 TIMES = (1, 5, 10, 26)  # UCPM takes 15 to 27 steps
-GAIN = 0.005  # dB of score: a search goes on while a further strength gains as much
+GAIN = 0.003  # dB of score: a search goes on while a further strength gains as much
 
 
 def moved(potential: Potential, x0: Tensor, cov: Tensor) -> Tensor:

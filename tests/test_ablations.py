@@ -126,13 +126,17 @@ def test_other_hessians_are_compared_at_the_same_strength(ablations: ModuleType)
 def test_the_average_is_over_the_tasks_and_needs_all_of_them(ablations: ModuleType) -> None:
     rows = []
     for i, task in enumerate(ablations.SIX):
-        for variant, gain in (("eta 0.85, none", 0.0), ("eta 1, none", 0.01 * i)):
-            row = {"task": task, "part": "eta", "variant": variant, "base": "eta 0.85, none", "level": 0, "nfe": 100}
-            rows += [row | {"photo": p, "psnr": (20 + p) * (1 + gain), "lpips": 0.2, "score": 16.0} for p in range(3)]
+        for label in ("none", "leader-start"):
+            for eta, gain in (("0.85", 0.0), ("1", 0.01 * (i - 1))):
+                row = {"task": task, "part": "eta", "variant": f"eta {eta}, {label}", "level": 0, "nfe": 100}
+                rows += [row | {"photo": p, "psnr": (20 + p) * (1 + gain), "lpips": 0.2, "score": 16.0} for p in range(3)]
     table = pd.DataFrame(rows)
     found = {row["variant"]: row for row in ablations.averages(table)}
-    ends = [found["eta 1, none"][f"psnr_percent{end}"] for end in ("", "_low", "_high")]
-    assert ends == pytest.approx([2.5] * 3), "the mean of 0 to 5 %"
+    ends = lambda name: [found[f"{name}, none"][f"psnr_percent{end}"] for end in ("", "_low", "_high")]
+    assert ends("eta 0.85") == pytest.approx([0.0] * 3)
+    assert ends("eta 1") == pytest.approx([1.5] * 3), "the mean of -1 to 4 %"
+    assert ends("eta 1 where better") == pytest.approx([10 / 6] * 3), "without the first task, which loses"
+    assert ends("eta 1 without noise") == pytest.approx([(-1 + 3) / 6] * 3), "sr4@0 and inpaint70@0"
     assert not list(ablations.averages(table[table["task"] != ablations.SIX[0]]))
 
 

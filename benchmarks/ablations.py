@@ -16,8 +16,9 @@ eta         DDNM(+) with all of its noise fresh (eta 1), with and without `leade
 Strengths are made comparable: a potential gets three weights mu, for which one step moves the answers at noise level 0.3 by as
 much (root mean square, flat map of the true mean squared error) as Huber total variation with mu = 0.03, 0.1 and 0.3. Beyond
 these, all weights grow and shrink as Huber's does, 3.3 or 3 times at a step, for as long as the score gains
-(`finishing.climb`). Smoothing of the finished picture gets the same weights with a map RESULT times as large. Of all strengths
-the best is taken by PSNR - RATE LPIPS (`tune.py`) on the photographs that are reported: an advantage that all of them share.
+(`finishing.climb`); of two that are not convex two strong steps are tried in any case. Smoothing of the finished picture gets
+the same weights with a map RESULT times as large. Of all strengths the best is taken by PSNR - RATE LPIPS (`tune.py`) on the
+photographs that are reported: an advantage that all of them share.
 
 Training photographs only. All but `walks` and `eta` begin at the measured start with a share of 0.5: DDNM(+) then makes a
 quarter of the calls or so, at next to no loss on these tasks (lab notebook, entry 9), and four times as much can be tried.

@@ -14,13 +14,20 @@ import pytest
 import torch
 
 from laws import close, normal, same
-from leader_nb import DDNM, DDNMPlus, noise_for, parse_task
+from leader_nb import DDNM, DDNMPlus, MapLikelihood, noise_for, parse_task, restore
+from leader_nb.covariance import RunningSecant
+from leader_nb.likelihood import means
 from leader_nb.mixture import image_mixture
 from leader_nb.potentials import POTENTIALS
 from leader_nb.samplers import Sampler
 from leader_nb.ucpm import UCPM, HuberTV
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def finishing(ablations: ModuleType) -> ModuleType:
+    return sys.modules[ablations.Finish.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +105,117 @@ def test_the_summary_takes_the_best_strength_and_pairs_by_photograph(ablations: 
     assert np.isnan(table.loc["P, result", "c_score"])
 
 
+def test_other_hessians_are_compared_at_the_same_strength(ablations: ModuleType) -> None:
+    """Else a map with more strengths than they would win by that."""
+    row = {"task": "t", "potential": "", "mu": 0.1, "base": "host", "nfe": 5, "lpips": 0.2}
+    rows = []
+    for variant, part, level, hessian, weight, control, gain in (
+        ("host", "host", 0, "", "", "", 0.0),
+        ("P, map", "potentials", 2, "mm", "map", "", 0.3),
+        ("P, map", "potentials", 3, "mm", "map", "", 0.7),
+        ("P, exact", "controls", 2, "exact", "map", "P, map", 0.4),
+        ("P, flat", "controls", 2, "mm", "flat", "P, map", 0.2),
+    ):
+        names = {"variant": variant, "part": part, "level": level, "hessian": hessian, "weight": weight, "control": control}
+        rows += [row | names | {"photo": i, "psnr": 20 + i + gain, "score": 16 + i + gain} for i in range(3)]
+    table = ablations.summary(pd.DataFrame(rows)).set_index("variant")
+    assert table.loc["P, exact", "c_psnr"] == pytest.approx(0.1), "less the map at level 2"
+    assert table.loc["P, flat", "c_psnr"] == pytest.approx(-0.5), "less the map at its best"
+
+
+def test_the_average_is_over_the_tasks_and_needs_all_of_them(ablations: ModuleType) -> None:
+    rows = []
+    for i, task in enumerate(ablations.SIX):
+        for label in ("none", "leader-start"):
+            for eta, gain in (("0.85", 0.0), ("1", 0.01 * (i - 1))):
+                row = {"task": task, "part": "eta", "variant": f"eta {eta}, {label}", "level": 0, "nfe": 100}
+                rows += [row | {"photo": p, "psnr": (20 + p) * (1 + gain), "lpips": 0.2, "score": 16.0} for p in range(3)]
+    table = pd.DataFrame(rows)
+    found = {row["variant"]: row for row in ablations.averages(table)}
+    ends = lambda name: [found[f"{name}, none"][f"psnr_percent{end}"] for end in ("", "_low", "_high")]
+    assert ends("eta 0.85") == pytest.approx([0.0] * 3)
+    assert ends("eta 1") == pytest.approx([1.5] * 3), "the mean of -1 to 4 %"
+    assert ends("eta 1 where better") == pytest.approx([10 / 6] * 3), "without the first task, which loses"
+    assert ends("eta 1 without noise") == pytest.approx([(-1 + 3) / 6] * 3), "sr4@0 and inpaint70@0"
+    assert not list(ablations.averages(table[table["task"] != ablations.SIX[0]]))
+
+
 def test_percent_is_of_the_means(ablations: ModuleType) -> None:
     base = np.array([0.1, 0.3])
     mean, low, high = ablations.percent(np.array([0.05, 0.3]), base)
     assert mean == pytest.approx(-12.5) and low == pytest.approx(-50) and high == pytest.approx(0)
+
+
+# --- Plain smoothing with the measurement put back --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["inpaint70@0", "sr4@0", "gaussian@0.05"])
+def test_put_back_is_the_mean_given_the_measurement(finishing: ModuleType, task: str) -> None:
+    """Without noise the range/null step of DDNM for every variance; else the map likelihood with a flat map."""
+    problem, x = parse_task(task).measure(0.3 * normal(2, 3, 16, 16, seed=1)), normal(2, 3, 16, 16, seed=2)
+    found = finishing.put_back(x, problem, 0.02)
+    belief = replace(image_mixture(16, 3).prior()(x, torch.tensor([400, 400])), x0=x)
+    close(found, MapLikelihood()(belief, torch.full_like(x, 0.02), problem).x0, "conditional mean", 1e-9)
+    if not problem.sigma_y.any():
+        close(found, problem.operator.pinv(problem.y) + problem.operator.null(x), "range and null space", 1e-9)
+        close(finishing.put_back(x, problem, 5.0), found, "any variance", 1e-9)
+
+
+def test_finishing_smooths_what_the_measurement_leaves_open(finishing: ModuleType) -> None:
+    problem = parse_task("inpaint70@0").measure(0.3 * normal(2, 3, 16, 16, seed=1))
+    x = problem.operator.pinv(problem.y) + problem.operator.null(0.3 * normal(2, 3, 16, 16, seed=2))
+    bumps = 1 + normal(2, 3, 16, 16, seed=3).abs()
+    walk = finishing.Walk(x, torch.zeros(2), {"flat": torch.full_like(x, 7.0), "bumps": bumps, "more": 10 * bumps})
+    finish = lambda mu=0.3, times=5, **other: finishing.Finish(HuberTV(mu), times, 0.02, 0.01, **other)(walk, problem)
+    close(finish(mu=0.0), x, "no weight, no change", 1e-12)
+    assert problem.residual(finish()).max() < 1e-12 < problem.residual(finish(back=False)).min()
+    phi = HuberTV()
+    assert (phi(finish(times=5)) < phi(finish(times=1))).all() and (phi(finish(times=1)) < phi(x)).all()
+    close(finish(weight="flat"), finish(), "only the shape of a map counts", 1e-12)
+    close(finish(weight="more"), finish(weight="bumps"), "and not its level", 1e-12)
+    assert (finish(weight="bumps") - finish()).abs().max() > 1e-4
+
+
+def test_a_walk_keeps_the_map_of_its_noise_level(ablations: ModuleType, finishing: ModuleType) -> None:
+    problem, states = parse_task("inpaint70@0").measure(0.3 * normal(2, 1, 8, 8, seed=1)), []
+    watch = finishing.Watch(0.3)
+    both = lambda state: (states.append(state), watch(state))
+    prior = image_mixture(8).prior()
+    result = restore(problem, prior, DDNM(), grid=20, noise=noise_for(2, 0), covariance=RunningSecant(), on_state=both)
+    walk = finishing.walk_from(result, watch, torch.ones_like(result.image))
+    late = next(s for s in states if s.belief.sigma.max() <= 0.3)
+    same(walk.maps["earlier map"], late.cov, "the first at or below the level")
+    same(walk.maps["last map"], states[-1].cov, "the last")
+    assert (means(walk.maps["earlier map"]) > means(walk.maps["last map"])).all()
+
+
+@pytest.mark.parametrize(
+    ("peak", "first", "expected"),
+    [
+        (4, (0, 1, 2), [0, 1, 2, 3, 4, 5]),
+        (1, (0, 1, 2), [0, 1, 2]),
+        (-2, (0, 1, 2), [0, 1, 2, -1, -2, -3]),
+        (2, (3,), [3, 4, 2, 1]),
+    ],
+)
+def test_a_search_goes_on_until_the_score_falls(finishing: ModuleType, peak: int, first: tuple, expected: list) -> None:
+    tried: list[int] = []
+    score = lambda level: -0.01 * (level - peak) ** 2
+    for level in finishing.climb(lambda: {t: score(t) for t in tried}, first):
+        assert len(tried) < 9, "does not end"
+        tried.append(level)
+    assert tried == expected
+
+
+def test_a_search_ends_on_a_plateau(finishing: ModuleType) -> None:
+    tried: list[int] = []
+    for level in finishing.climb(lambda: {t: 1 - 10.0**-t for t in tried}, (0, 1, 2)):
+        tried.append(level)
+    assert tried == [0, 1, 2, 3, 4], "3 gains more than GAIN, 4 less"
+
+
+def test_strengths_go_on_beyond_the_matched_ones(ablations: ModuleType) -> None:
+    assert [ablations.huber_strength(level) for level in range(-2, 6)] == [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+    mus = {("P", 0): -0.5, ("P", 1): -1.0, ("P", 2): -2.0}
+    found = [ablations.strength(mus, "P", level) for level in (-1, 0, 1, 2, 4)]
+    assert found == pytest.approx([-0.5 / 3, -0.5, -1.0, -2.0, -20.0])

@@ -58,12 +58,13 @@ PARTS: dict[str, Part] = {
     "mean": Part(("mean",), TASKS, ("none",)),
     "diverged": Part(("idpg", "pirp+"), HARD, FOUR, "table_diverged"),
     "tuned": Part(
-        tuple(f"{name}:tuned" for name in ("ddnm", "ddrm", "idpg", "ddpg", "projdiff", "dps", "diffpir", "pirp", "pirp+")),
+        ("idpg:tuned", "ddpg:tuned", "projdiff:tuned", "dps:tuned", "diffpir:tuned", "pirp:tuned"),
         SEARCHED,
         ("none", "leader-tuned", "global-tuned", "global-searched"),
         "table_tuned",
     ),
-    "sitcom": Part(("sitcom",), TASKS, FOUR, "table_sitcom", steps=20, count=8),
+    "tuned-ddnm": Part(("ddnm:tuned", "ddrm:tuned"), SEARCHED, ("none", "leader-tuned", "global-tuned"), "table_tuned"),
+    "sitcom": Part(("sitcom",), MILD, FOUR, "table_sitcom", steps=20, count=8),
 }
 
 

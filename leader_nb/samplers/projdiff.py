@@ -35,7 +35,9 @@ class ProjDiff:
     ("flat": masks, averages, grey, Hadamard); "auto" asks the operator. Our x_o is the paper's x_o / sqrt(alpha_o).
     Above the crossing sigma = r of a noisy problem `lr` has no effect, as in the released code, where x0 is overwritten by d
     before the step to d is taken (an alias): x_o is made from d there whatever lr, x_t from x_o, and x0 waits for the crossing.
-    The start x0 = D(x_T) costs a call of its own, T + 1 in all; UCPM acts on it in place of the first D_t(x_t).
+    The start x0 = D(x_T) costs a call of its own, T + 1 in all; a plug-in that modulates x0 acts on it in place of the first
+    D_t(x_t). We depart from the paper's x_T = sqrt(1 - abar_T) z: ours is z, of unit variance, as for every host, and larger
+    by 2.4e-5 of itself at T = 990.
     `lr` wants tuning for each task, see :func:`leader_nb.samplers.defaults_spectral.tuned`.
     """
 

@@ -11,7 +11,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 endif
 
-.PHONY: help env book test test-book check demo notebooks clean distclean
+.PHONY: help env book test test-book check demo table notebooks clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ check: env  ## style, types and the fast tests
 
 demo: env  ## restore a built-in photograph with and without LEADer
 	$(BIN)/leader-nb demo
+
+table: env  ## every row of the big table, from the photographs in IMAGES (hours; resumable)
+	$(BIN)/python scripts/big_table.py --images '$(IMAGES)'
 
 notebooks: env  ## rebuild the tracked notebooks from their text twins
 	$(BIN)/python scripts/notebooks.py --profile $(PROFILE)

@@ -1,14 +1,15 @@
 """The constants of the hosts, searched on training photographs only, with the same budget for every host.
 
-    python benchmarks/tune.py --images DIR --out FOLDER [--hosts ddpg,projdiff] [--tasks sr4@0.05] [--budget 6400]
+    python benchmarks/tune.py --images DIR --out FOLDER [--hosts ddpg,projdiff] [--tasks sr4@0.05] [--budget 4800]
 
 For each host and task: its own constants first, then those it was published with for such a task (if they differ), then
 random settings out of SPACE, until the budget is spent. The budget is in network calls, summed over the photographs; a
-backward pass counts as one more. (6400 = 8 settings x 8 photographs x 100 calls.) A host whose steps cost more tries fewer
-settings; the first one always runs.
+backward pass counts as one more. (4800 = 6 settings x 8 photographs x 100 calls.) A host whose steps cost more tries fewer
+settings; the first one always runs. Dials that do nothing without noise are not turned there (`dials`).
 
 Then LEADer on the host so found, with the same budget for LEADER: the modulation of the preset, one of its halves or
-none, and the tolerance of the step rule (0: no step is skipped).
+none, and the tolerance of the step rule (0: no step is skipped). Then, again with the same budget, the control `flat`:
+the same space, with every map replaced by its mean over the image before anything reads it.
 
 The measure is score = PSNR - RATE LPIPS, in dB, with RATE the ratio of the two margins of "no loss" in the big table. A
 setting counts as better only where the 95 % interval of its paired difference to the host's own constants, bootstrapped by
@@ -36,6 +37,7 @@ import pandas as pd
 import torch
 
 from leader_nb import SAMPLERS, host, leader, parse_task
+from leader_nb.controls import Flat
 from leader_nb.crops import Photo, centre
 from leader_nb.data import atomic_write, load_image
 from leader_nb.errors import InputError, one_line
@@ -52,7 +54,8 @@ from leader_nb.zoo import PRIORS, add_device
 RATE = -WORST_PSNR / WORST_LPIPS  # dB that one unit of LPIPS is worth
 CLOSE = 1.05  # settings of LEADer within this factor of the fewest calls count as equally cheap
 ETAS = (0.0, 0.5, 0.7, 0.85, 1.0)
-GUIDANCE: dict[str, tuple[float, ...]] = {"gamma": (2.0, 4.0, 8.0, 16.0), "ridge": (0.2, 0.4, 0.7, 1.0)}
+GUIDANCE: dict[str, tuple[float, ...]] = {"gamma": (2.0, 4.0, 8.0, 16.0, 30.0), "ridge": (0.2, 0.4, 0.7, 1.0, 2.0)}
+IDLE = ("gamma", "ridge", "scale")  # what guidance does not read where there is no noise
 ZETAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "ddnm": {"eta_ddim": ETAS},
@@ -60,13 +63,16 @@ SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "ddrm": {"eta_ddim": ETAS, "eta_b": (0.7, 0.85, 1.0)},
     "idpg": {**GUIDANCE, "scale": (0.5, 1.0)},
     "ddpg": {**GUIDANCE, "zeta": ZETAS},
-    "projdiff": {"lr": (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)},
-    "dps": {"scale": (0.1, 0.3, 0.6, 1.0, 2.0)},
-    "diffpir": {"lam": (1.0, 3.0, 7.0, 15.0, 30.0), "zeta": ZETAS},
-    "pirp": {"lam": (-0.3, -0.09, -0.03), **GUIDANCE, "zeta": ZETAS},
-    "pirp+": {"lam": (0.3, 1.3, 4.0), **GUIDANCE, "zeta": ZETAS},
+    "projdiff": {"lr": (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)},
+    "dps": {"scale": (0.3, 0.6, 1.0, 2.0, 4.0, 8.0)},
+    "diffpir": {"lam": (0.3, 1.0, 3.0, 7.0, 15.0, 30.0), "zeta": ZETAS},
+    "pirp": {"lam": (-0.3, -0.09, -0.03, -0.01), **GUIDANCE, "zeta": ZETAS},
+    "pirp+": {"lam": (0.1, 0.3, 1.3, 4.0), **GUIDANCE, "zeta": ZETAS},
     "sitcom": {"lr": (0.01, 0.02, 0.05), "iterations": (10, 20, 30), "weight": (0.0, 0.01, 0.1)},
 }
+
+PROVENANCE = ("seed", "size", "steps", "prior", "weights", "leader_nb", "torch")  # of a row, the same for all of a trial
+FLAT = ", flat"  # the name of a control's cell ends so, since a row's key has its name
 
 LEADER: dict[str, tuple[float | str, ...]] = {"tolerance": (0.0, 1e-5, 3e-5, 1e-4, 3e-4), "modulate": tuple(MODULATIONS)}
 
@@ -97,11 +103,18 @@ def settings(name: str, sampler: Sampler, seed: int, task: str = "") -> Iterator
     known = published(name, task)
     if any(getattr(sampler, constant) != value for constant, value in known.items()):
         yield known
-    space = SPACE.get(name, {})
+    space = dials(name, parse_task(task).sigma if task else np.inf)
     every = [dict(zip(space, values, strict=True)) for values in product(*space.values())] if space else []
     for i in np.random.default_rng(seed).permutation(len(every)):
         if any(getattr(sampler, constant) != value for constant, value in every[i].items()) and every[i] != known:
             yield every[i]
+
+
+def dials(name: str, sigma: float) -> dict[str, tuple[float, ...]]:
+    """SPACE without what has no effect: with no noise, guidance is the back-projection alone."""
+    space = SPACE.get(name, {})
+    idle = IDLE if sigma == 0 and set(GUIDANCE) <= set(space) else ()
+    return {constant: values for constant, values in space.items() if constant not in idle}
 
 
 def published(name: str, task: str) -> dict[str, float]:
@@ -124,20 +137,22 @@ def trial_rows(lab: Lab, cell: Cell, photos: Sequence[Photo], store: Store) -> p
 
 
 def search(lab: Lab, name: str, task_name: str, photos: Sequence[Photo], store: Store, budget: int) -> list[Trial]:
-    """The trials of one host on one task, and of LEADer on it."""
+    """The trials of one host on one task, then those of LEADer on it, then those of its flat control."""
     task = parse_task(task_name)
     sampler, seed = host(name, task.sigma), lab.experiment.seed
     bare = (
         Cell(name, replace(sampler, **constants), task, worded(constants), {})  # type: ignore[type-var]
         for constants in settings(method(name, task.sigma), sampler, seed, task_name)
     )
-    trials = tried(lab, bare, photos, store, budget, None)
+    trials = tried(lab, "none", bare, photos, store, budget, None)
     best = trials[int(winner(pd.DataFrame([trial.row for trial in trials])).name)]  # type: ignore[call-overload]
-    return trials + tried(lab, leader_cells(best.cell, seed), photos, store, budget, best.score)
+    for plugin in ("leader", "flat"):
+        trials += tried(lab, plugin, leader_cells(best.cell, seed, plugin), photos, store, budget, best.score)
+    return trials
 
 
 def tried(
-    lab: Lab, cells: Iterable[Cell], photos: Sequence[Photo], store: Store, budget: int, base: pd.Series | None
+    lab: Lab, plugin: str, cells: Iterable[Cell], photos: Sequence[Photo], store: Store, budget: int, base: pd.Series | None
 ) -> list[Trial]:
     """Cells computed one after another until `budget` is spent, compared with `base`, or with the first."""
     trials: list[Trial] = []
@@ -151,22 +166,25 @@ def tried(
         base = score if base is None else base
         cost = int(good["nfe"].sum() + good["backward"].sum()) or len(photos) * lab.experiment.steps
         spent += cost
-        names = {"host": cell.host, "task": str(cell.task), "plugin": "leader" if cell.options else "none"}
-        row = names | {"constants": cell.plugin, **summed_up(good, score, base), "calls": cost}
+        names = {"host": cell.host, "task": str(cell.task), "plugin": plugin, "constants": cell.plugin.removesuffix(FLAT)}
+        row = names | summed_up(good, score, base) | {"calls": cost} | {name: rows[name].iloc[0] for name in PROVENANCE}
         trials.append(Trial(cell, row, score))
         print(f"{cell.host:9} {cell.task!s:14} {cell.plugin:52} {score.mean():8.3f} dB  {spent} of {budget} calls", flush=True)
     return trials
 
 
-def leader_cells(best: Cell, seed: int) -> Iterator[Cell]:
-    """LEADer on the host of `best`: the preset's constants first, then those of LEADER in an order drawn by `seed`."""
+def leader_cells(best: Cell, seed: int, plugin: str = "leader") -> Iterator[Cell]:
+    """LEADer on the host of `best`, or its control: the preset's constants first, then LEADER's in an order drawn by `seed`."""
     every = [dict(zip(LEADER, values, strict=True)) for values in product(*LEADER.values())]
     drawn = [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
     own: dict[str, float | str] = {"tolerance": ErrorControlled().tolerance, "modulate": "both"}
     for constants in (own, *(c for c in drawn if c != own and c != {"tolerance": 0.0, "modulate": "none"})):
         rule = ErrorControlled(float(constants["tolerance"])) if constants["tolerance"] else None
         options = leader(steps=rule, modulate=MODULATIONS[str(constants["modulate"])])
-        yield replace(best, plugin=f"{best.plugin} | {worded(constants)}", options=options)
+        if plugin == "flat":
+            options |= {"covariance": Flat(options["covariance"])}
+        end = FLAT if plugin == "flat" else ""
+        yield replace(best, plugin=f"{best.plugin} | {worded(constants)}{end}", options=options)
 
 
 def worded(constants: Mapping[str, float | str]) -> str:
@@ -208,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hosts", default="all")
     parser.add_argument("--tasks", default="sr4@0,sr4@0.05,gaussian@0.05")
-    parser.add_argument("--budget", type=int, default=6400, help="network calls for each host and task")
+    parser.add_argument("--budget", type=int, default=4800, help="network calls for each host and task")
     parser.add_argument("--count", type=int, default=8, help="photographs")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=100)

@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import torch
 import typer
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
 from leader_nb.samplers import IMAGES, SAMPLERS
 from leader_nb.samplers.coverage import coverage, words
+from leader_nb.samplers.settings import stands_in
 from leader_nb.tasks import DEGRADATIONS, LIMITS, TASKS, VARIANTS, parse_task
 from leader_nb.train import DIGITS, TrainConfig, digits_config, train
 from leader_nb.zoo import PRIORS, choose_device, load_prior, prior_hash
@@ -353,9 +355,26 @@ def hosts_command(
     typer.echo("\npaper: in Table 1 of the LEADer paper; beyond: N/A or missing there, and it runs here all the same.")
     if found["diverges"].any():
         typer.echo("*: with the prior photo-small it diverges.")
+    for line in borrowed(found):
+        typer.echo(line)
     typer.echo(
         "On a noisy task ddnm is ddnm+." + (f" These differentiate the prior, and take longer: {needy}." if needy else "")
     )
+
+
+def borrowed(found: pd.DataFrame) -> list[str]:
+    """Where the constants of NAME:published are those of another degradation, one line for each pair of the two."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for host, task in zip(found["host"], found["task"], strict=True):
+        kinds = {stands_in(host, task, images) for images in IMAGES} - {""}
+        for kind in kinds:
+            hosts = pairs.setdefault((parse_task(task).degradation, kind), [])
+            hosts.extend({f"{host}:published"} - {*hosts})
+    said = {"pool": "average pooling", "sr": "bicubic downsampling"}
+    return [
+        f"On {degradation} these have the constants published for {said[kind]}, the nearest there are: {', '.join(hosts)}."
+        for (degradation, kind), hosts in pairs.items()
+    ]
 
 
 # --- the way in -------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""LEADer's constants by host and task, found by `benchmarks/tune.py`: data only, see :func:`leader_nb.presets.leader_for`."""
+"""LEADer's constants by host and task, and those of its flat control, found by `benchmarks/tune.py`: data only.
+
+See :func:`leader_nb.presets.leader_for`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,13 @@ TABLE: tuple[TunedLeader, ...] = (
 )
 
 
-def tuned_leader(host: str, task: object) -> tuple[float, str] | None:
-    """(tolerance, modulation) for a task such as "sr4@0.05", by the nearest noise level; None where nothing was searched."""
-    row = nearest([row for row in TABLE if row.host == host], task)
+FLAT: tuple[TunedLeader, ...] = ()
+
+
+def tuned_leader(host: str, task: object, flat: bool = False) -> tuple[float, str] | None:
+    """(tolerance, modulation) for a task such as "sr4@0.05", by the nearest noise level; None where nothing was searched.
+
+    `flat`: the control's, whose map is its own mean over the image.
+    """
+    row = nearest([row for row in (FLAT if flat else TABLE) if row.host == host], task)
     return (row.tolerance, row.modulate) if row else None

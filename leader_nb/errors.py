@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 
@@ -43,6 +44,15 @@ class Diverged(InputError):
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line and not too long; its kind where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def kind_of(value: object) -> str:
+    """What somebody gave, in a word or two: 'ddnm', 0.1, the class DDNM, a value of type Tensor."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, (str, Number)):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

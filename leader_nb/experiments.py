@@ -114,6 +114,7 @@ PLUGIN_OPTIONS: dict[str, Callable[[str, Task], Options]] = {
     "global": always(one_weight),
     "global-same-steps": always(one_weight_same_steps),
     "global-tuned": flat_for,
+    "global-searched": lambda host, task: leader_for(host, task, flat=True),
     "leader-paper": always(lambda: leader("paper")),
     "leader": always(leader),
     "leader-start": always(lambda: leader("start")),

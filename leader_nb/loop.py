@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from leader_nb.errors import Diverged, Failure, InputError
+from leader_nb.errors import Diverged, Failure, InputError, kind_of
 from leader_nb.noise import Noise, noise_for
 from leader_nb.priors import Belief, Meter, Prior
 from leader_nb.problem import Problem
@@ -86,6 +87,7 @@ def trajectory(
     leave the batch, so that a skipped call is time saved. An image that meets a NaN leaves it too, named in the `failures`
     of that state.
     """
+    check_kinds(problem, prior, sampler)
     steps, noise = steps or Uniform(), noise or noise_for(len(problem))
     clock = clock_of(grid, prior, sampler)
     check_plugins(covariance, modulate, steps, sampler)
@@ -96,12 +98,49 @@ def trajectory(
 
 def clock_of(grid: int | Sequence[int], prior: Prior, sampler: Sampler) -> Tensor:
     """(T + 1,) the raw time at each position, -1 at position 0."""
-    times = sampler.default_steps(grid, prior.schedule) if isinstance(grid, int) else tuple(grid)
+    if not isinstance(grid, Integral):
+        times = raw_times(grid)
+    elif hasattr(sampler, "default_steps"):
+        times = sampler.default_steps(int(grid), prior.schedule)
+    else:
+        raise InputError(f"grid: got {grid}; {type(sampler).__name__} has no default_steps: give raw times, as (990, 500, 0)")
     return torch.tensor([-1, *reversed(check_grid(times, prior.schedule))])
+
+
+def raw_times(grid: object) -> tuple[int, ...]:
+    """The times of a grid that is no number of steps."""
+    try:
+        if not isinstance(grid, str):
+            return tuple(grid)  # type: ignore[arg-type]
+    except TypeError:  # no sequence
+        pass
+    raise InputError(f"grid: got {kind_of(grid)}; give a whole number of steps, or raw times such as (990, 500, 0)")
+
+
+def check_kinds(problem: object, prior: object, sampler: object) -> None:
+    """Raises `InputError` where one of the three is something else, and says what makes the right one."""
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem: got {kind_of(problem)}; give a Problem, such as parse_task('sr4@0.05').measure(x)")
+    check_method(prior, sampler)
+
+
+def check_method(prior: object, sampler: object) -> None:
+    """Likewise for the two that restore."""
+    if not isinstance(prior, Prior):
+        raise InputError(
+            f"prior: got {kind_of(prior)}; give a Prior: load_prior(), network_prior(network), or the prior() of a mixture"
+        )
+    if isinstance(sampler, type):
+        raise InputError(f"sampler: got {kind_of(sampler)}; give one of its objects, {sampler.__name__}()")
+    if not all(hasattr(sampler, name) for name in ("init", "step", "needs_gradient")):
+        raise InputError(f"sampler: got {kind_of(sampler)}; give a host, such as DDNM(), or host('ddrm', 0.05) by its name")
 
 
 def check_plugins(covariance: Covariance | None, modulate: Modulate | None, steps: StepRule, sampler: Sampler) -> None:
     """Raises `InputError` where a plug-in lacks the map that it needs, or a step rule goes where the host cannot."""
+    for name, plugin in {"covariance": covariance, "modulate": modulate, "steps": steps}.items():
+        if isinstance(plugin, type):
+            raise InputError(f"{name}: got {kind_of(plugin)}; give one of its objects, such as {plugin.__name__}()")
     for name, needy in {"modulate": modulate is not None, "steps": steps.needs_map}.items():
         if needy and covariance is None:
             raise InputError(f"{name}: it needs an uncertainty map; give a covariance, such as RunningSecant()")
@@ -226,6 +265,7 @@ def restore(
 
     Raises `Diverged` where an image met a NaN, after the others were restored: its `result` holds them.
     """
+    check_kinds(problem, prior, sampler)
     meter = options.pop("meter", None) or Meter.of(len(problem))
     start = time.perf_counter()
     image: Tree = {}

@@ -11,12 +11,13 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leader_nb.errors import Diverged, InputError, one_line
+from leader_nb.errors import Diverged, InputError, kind_of, one_line
 from leader_nb.loop import (
     Covariance,
     Equivariance,
@@ -26,6 +27,7 @@ from leader_nb.loop import (
     State,
     StepRule,
     check_images,
+    check_method,
     check_plugins,
     clock_of,
 )
@@ -40,7 +42,7 @@ BROKEN = 100  # times that a source may raise the same words running, before it 
 
 
 def restore_many(
-    problems: Iterable[Problem],
+    problems: Problem | Iterable[Problem],
     prior: Prior,
     sampler: Sampler,
     *,
@@ -56,16 +58,21 @@ def restore_many(
 ) -> Iterator[Result]:
     """One `Result` for each image of the queue, as it ends: `number` is its place in the queue, `image` (1, C, H, W).
 
-    `problems` is read as room appears for `batch` images; a problem of several images counts as several. Image n has the
-    noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise. Images that cannot
-    share a batch, being of another size or operator, wait until those before them are done.
+    `problems` is read as room appears for `batch` images; a problem of several images counts as several, and may come alone.
+    Image n has the noise of (seed, ids[n]), or (seed, n), and the result that `restore` gives it alone with that noise. Images
+    that cannot share a batch, being of another size or operator, wait until those before them are done.
     A failure stops one image only and is the `error` of its result: `Diverged` for a NaN, with step and time, or another
     `InputError`; what else prior, operator or `problems` raise is its `__cause__`. A `map` goes on after it has raised. A
     generator ends: the images that it gave are restored, and the last result says that the others are not known.
     `progress`: a bar on stderr, by default where a person watches. The other keywords are those of `trajectory`.
     """
-    if batch < 1:
-        raise InputError(f"batch: got {batch}; give the number of images to restore at a time, at least 1")
+    if not isinstance(batch, Integral) or batch < 1:
+        raise InputError(f"batch: got {kind_of(batch)}; give the number of images to restore at a time, at least 1")
+    problems = (problems,) if isinstance(problems, Problem) else problems
+    walked = hasattr(problems, "__iter__") or hasattr(problems, "__getitem__")  # a data set may have the second alone
+    if isinstance(problems, (str, Tensor, type)) or not walked:
+        raise InputError(f"problems: got {kind_of(problems)}; give a Problem, or several in a list, a generator or a map")
+    check_method(prior, sampler)
     steps = steps or Uniform()
     check_plugins(covariance, modulate, steps, sampler)
     method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)

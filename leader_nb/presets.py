@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from leader_nb.controls import Flat
 from leader_nb.covariance import PyramidWiener, RunningSecant, ScoreSquared
 from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import unknown
@@ -54,14 +55,16 @@ def leader(preset: str = "calibrated", **overrides: Any) -> dict[str, Any]:
     return plugins | overrides
 
 
-def leader_for(host: str, task: object) -> dict[str, Any]:
+def leader_for(host: str, task: object, flat: bool = False) -> dict[str, Any]:
     """`leader()` with the step rule and the modulation that suit `host` on the likes of `task` ("sr4@0.05").
 
     Found by `benchmarks/tune.py` for photo-small on training photographs, with as many network calls as the constants of
-    the host; the plug-ins of `leader()` where nothing was searched.
+    the host; the plug-ins of `leader()` where nothing was searched. `flat`: the control, whose map is its mean over the
+    image for all that read it, with constants of a search of its own.
     """
-    found = tuned_leader(host, task)
-    if found is None:
-        return leader()
-    tolerance, modulate = found
-    return leader(steps=ErrorControlled(tolerance) if tolerance else None, modulate=MODULATIONS[modulate])
+    found = tuned_leader(host, task, flat)
+    plugins = leader()
+    if found is not None:
+        tolerance, modulate = found
+        plugins |= {"steps": ErrorControlled(tolerance) if tolerance else None, "modulate": MODULATIONS[modulate]}
+    return plugins | {"covariance": Flat(plugins["covariance"])} if flat else plugins

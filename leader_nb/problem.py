@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError
+from leader_nb.errors import InputError, kind_of
 from leader_nb.noise import Noise
 from leader_nb.operators.base import Operator
 
@@ -24,12 +24,22 @@ class Problem:
     sigma_y: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.operator, Operator):
+            raise InputError(
+                f"operator: got {kind_of(self.operator)}; give an Operator, such as the one of task.operator(shape, y)"
+            )
+        check_floating("y", self.y)
+        if not isinstance(self.sigma_y, Tensor):
+            raise InputError(
+                f"sigma_y: got {kind_of(self.sigma_y)}; give a tensor (B,), twice the sigma of images in [0, 1], such as"
+                " torch.full((len(y),), 2 * sigma, dtype=torch.float64), or let measure(operator, x, sigma, noise) do it"
+            )
         if not torch.isfinite(self.y).all():
             raise InputError("y: the measurement holds NaN or infinite values; mask them out before restoring")
         expected = self.operator.measurement_shape
         if self.y.ndim != 4 or tuple(self.y.shape[1:]) != expected:
             raise InputError(f"y: got shape {tuple(self.y.shape)}; this operator measures (B, {', '.join(map(str, expected))})")
-        if self.sigma_y.shape != (len(self.y),) or (self.sigma_y < 0).any():
+        if self.sigma_y.shape != (len(self.y),) or not ((self.sigma_y >= 0) & (self.sigma_y < torch.inf)).all():
             raise InputError(f"sigma_y: got {self.sigma_y.tolist()}; give one non-negative number per image ({len(self.y)})")
 
     def __len__(self) -> int:
@@ -61,10 +71,33 @@ class Problem:
 
 
 def measure(operator: Operator, x: Tensor, sigma: float, noise: Noise) -> Problem:
-    """Degrade images x (B, C, H, W) in [-1, 1] with noise of standard deviation `sigma` for images in [0, 1]."""
+    """Degrade images x (B, C, H, W) in [-1, 1] with noise of standard deviation `sigma` for images in [0, 1].
+
+    x may leave [-1, 1], as draws of a mixture do; :meth:`leader_nb.Task.measure` refuses pixels from 0 to 255.
+    """
+    check_pictures(x)
+    if tuple(x.shape[1:]) != tuple(operator.image_shape):
+        raise InputError(f"x: got shape {tuple(x.shape)}; this operator takes (B, {', '.join(map(str, operator.image_shape))})")
     if not (isinstance(sigma, (int, float)) and 0 <= sigma < float("inf")):
         raise InputError(f"sigma: got {sigma}; give a number >= 0, the noise level for images in [0, 1]")
     clean = operator(x)
     sigma_y = torch.full((len(x),), 2.0 * sigma, dtype=torch.float64)
     y = clean + 2.0 * sigma * operator.on_measured(noise("measurement", clean)) if sigma else clean
     return Problem(y, operator, sigma_y)
+
+
+def check_pictures(x: object) -> None:
+    """Raises `InputError` for what is not a batch of images (B, C, H, W) of floating point numbers."""
+    x = check_floating("x", x)
+    if x.ndim != 4:
+        hint = {2: "x[None, None] for one of one channel", 3: "x[None] for one"}.get(x.ndim, "torch.zeros(1, 3, 64, 64)")
+        raise InputError(f"x: got shape {tuple(x.shape)}; give images (B, C, H, W), such as {hint}")
+
+
+def check_floating(name: str, x: object) -> Tensor:
+    """x, a tensor of real floating point numbers. Raises `InputError` for anything else."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name}: got {kind_of(x)}; give a tensor (B, C, H, W), such as torch.as_tensor({name})")
+    if not x.is_floating_point():
+        raise InputError(f"{name}: got {x.dtype}; give floating point in [-1, 1]: {name}.float() / 127.5 - 1 for bytes")
+    return x

@@ -33,6 +33,7 @@ LABELS = {
     "global": "+ LEADer, one weight",
     "global-same-steps": "+ LEADer, one weight, its own steps",
     "global-tuned": "+ LEADer tuned, one weight",
+    "global-searched": "+ one weight, tuned itself",
     "leader-paper": "+ LEADer (paper)",
     "leader": "+ LEADer",
     "leader-tuned": "+ LEADer tuned",
@@ -44,7 +45,8 @@ LABELS = {
 }
 ORDER = {"host": SAMPLERS, "task": TASKS, "plugin": (BASELINE, *LABELS)}
 TABLE_1 = (
-    *(BASELINE, "equs", "global", "global-same-steps", "global-tuned", "leader-paper", "leader", "leader-tuned"),
+    *(BASELINE, "equs", "global", "global-same-steps", "global-tuned", "global-searched"),
+    *("leader-paper", "leader", "leader-tuned"),
     *("start", "start-tuned", "leader-start"),
 )
 TABLE_2 = {BASELINE: (False, False), "modulate": (True, False), "steps": (False, True), "leader": (True, True)}

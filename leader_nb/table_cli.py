@@ -33,7 +33,7 @@ from leader_nb.summary import TABLE_1, report
 from leader_nb.tasks import TASKS, parse_task
 from leader_nb.zoo import choose_device
 
-SPECIAL = ("global-same-steps", "global-tuned", "leader-tuned", "start", "start-tuned", "leader-start")
+SPECIAL = ("global-same-steps", "global-tuned", "global-searched", "leader-tuned", "start", "start-tuned", "leader-start")
 MEAN = f"{', '.join(CONTROLS)}: the Gaussian posterior mean, without a network call or plug-ins."
 USUAL = ",".join(name for name in TABLE_1 if name in available() and name not in SPECIAL)
 

@@ -33,7 +33,7 @@ from leader_nb.operators import (
 from leader_nb.operators.convolution import gaussian_line
 from leader_nb.operators.hadamard import BLOCK, power_above, power_below
 from leader_nb.operators.motion import COUNT, drawn_number
-from leader_nb.problem import Problem, measure
+from leader_nb.problem import Problem, check_floating, check_pictures, measure
 
 Shape = tuple[int, int, int]
 DEGRADATIONS: tuple[str, ...] = ("sr4", "gaussian", "motion", "inpaint70", "cs25", "denoise", "color", "pool4")
@@ -58,6 +58,8 @@ TASKS: tuple[str, ...] = (
     "color@0",
     "pool4@0.05",
 )
+
+FARTHEST = 10.0  # |x| up to here is taken for an image in [-1, 1] that leaves it, as normal draws and bright spots do
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,19 @@ class Task:
 
     def operator(self, shape: Shape, like: Tensor, seed: int = 0, ids: Sequence[int] = (0,)) -> Operator:
         """The operator on (C, H, W) images in the dtype of `like`; masks, slots and paths are those of (seed, id)."""
+        check_floating("like", like)
         kind, number = split(self.degradation)
         return BUILDERS[kind](shape, number, like, seed, tuple(ids))
 
     def measure(self, x: Tensor, seed: int = 0, ids: Sequence[int] | None = None, noise: Noise | None = None) -> Problem:
-        """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask (or the like) and the noise of (seed, ids[i])."""
+        """Degrade x (B, C, H, W) in [-1, 1]; image i has the mask (or the like) and the noise of (seed, ids[i]).
+
+        Refuses |x| above FARTHEST, which means pixels from 0 to 255; :func:`leader_nb.measure` takes any range.
+        """
+        check_pictures(x)
+        largest = x.abs().max().item() if x.numel() else 0.0
+        if FARTHEST < largest < float("inf"):  # what is not finite is refused with the measurement
+            raise InputError(f"x: |x| reaches {largest:g}; images are in [-1, 1]: use x / 127.5 - 1 for pixels from 0 to 255")
         noise = noise or noise_for(len(x), seed, ids)
         channels, height, width = x.shape[1:]
         return measure(self.operator((channels, height, width), x, seed, noise.ids), x, self.sigma, noise)
@@ -114,6 +124,11 @@ def parse_task(text: str) -> Task:
         raise InputError(f"task: {text!r} has sigma {sigma:g}; give a number from 0 to 10, the noise for images in [0, 1]")
     split(name)
     return Task(name, sigma)
+
+
+def as_task(task: object) -> Task:
+    """A task as it is, or as it is spelled."""
+    return task if isinstance(task, Task) else parse_task(str(task))
 
 
 def split(name: str) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -95,3 +96,19 @@ def test_the_readme_says_what_the_rows_say() -> None:
     assert f"{saved.min():.0f} to {saved.max():.0f} % fewer calls" in text
     assert f"lost in {lossless} of {len(starts)} pairs" in text
     assert f"with {holes['nfe']:.0f} calls where it took {holes['base_nfe']:.0f}" in text
+
+
+def test_the_script_of_the_big_table_has_every_committed_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make table` makes the cells that are committed, all of them and no others, of as many photographs."""
+    monkeypatch.syspath_prepend(str(RESULTS.parent.parent / "scripts"))
+    parts = list(importlib.import_module("big_table").PARTS.values())
+    for name in {part.table for part in parts}:
+        rows = pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False)
+        mine = [part for part in parts if part.table == name]
+        said = {(*cell, part.size, part.steps) for part in mine for cell in part.cells}
+        counts = rows.groupby(["host", "task", "plugin", "size", "steps"])["image"].nunique()
+        there = set(counts.index)
+        assert there == said, (
+            f"{name}: not in the script {sorted(there - said)[:5]}, not in the table {sorted(said - there)[:5]}"
+        )
+        assert (counts == (mine[0].count or 23)).all(), name

@@ -60,7 +60,7 @@ def test_the_paper() -> None:
     """Its N/A: motion blur for DDRM, DDNM and ProjDiff; compressed sensing for DPS, DiffPIR and SITCOM; and no more."""
     five = ("sr4@0", "sr4@0.05", "gaussian@0.05", "motion@0.05", "cs25@0.05")
     found = coverage(five)
-    beyond = found[(found["status"] == BEYOND) & ~found["host"].isin(["ddnm+", "pirp+"])]
+    beyond = found[(found["status"] == BEYOND) & found["host"].isin(IN_PAPER) & (found["host"] != "ddnm+")]
     assert sorted(zip(beyond["host"], beyond["task"], strict=True)) == [
         ("ddnm", "motion@0.05"),
         ("ddrm", "motion@0.05"),
@@ -105,5 +105,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     motion = dict(zip(SAMPLERS, next(line for line in lines if line.startswith("motion")).split()[1:], strict=True))
     assert motion["ddrm"] == "beyond" and motion["ddpg"] == "paper"
     assert "dps, sitcom" in lines[-1]
-    assert cli.main(["hosts", "--tasks", "cs10@0,sr2@0.1"]) == 0 and "cs10@0 " in capsys.readouterr().out
+    lent = [line for line in lines if "published for average pooling" in line]
+    assert len(lent) == 1 and lent[0].startswith("On sr4 ") and lent[0].endswith(": projdiff:published.")
+    assert any(line.startswith("On pool4 ") and "bicubic" in line and "ddpg:published" in line for line in lines)
+    assert cli.main(["hosts", "--tasks", "cs10@0,sr2@0.1"]) == 0 and "cs10@0 " in (out := capsys.readouterr().out)
+    assert "projdiff:published" in out, "sr2 is bicubic too"
+    assert cli.main(["hosts", "--tasks", "gaussian@0.05"]) == 0 and "nearest" not in capsys.readouterr().out
     assert cli.main(["hosts", "--tasks", "srr@0"]) == 2 and capsys.readouterr().err.startswith("leader-nb: unknown task")

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from laws import check_covariance, normal
-from leader_nb import Noise, Prior, experiments, leader, noise_for, parse_task, restore, sources
+from leader_nb import Noise, Prior, experiments, host, leader, noise_for, parse_task, restore, sources
 from leader_nb.buffers import peak_images
 from leader_nb.cli import main
 from leader_nb.controls import Flat, FlatModulation
@@ -630,7 +630,11 @@ def test_tuning_sees_training_photographs_only_and_keeps_to_its_budget(
         assert own["constants"] == "its own" and own["d_score"] == 0 and not own["better"]
         np.testing.assert_allclose(cell["score"], cell["psnr"] - 0.05 / 0.003 * cell["lpips"], rtol=1e-4)
         np.testing.assert_allclose(cell["d_score"], cell["score"] - own["score"], atol=1e-3)
-    assert set(tune.winners(trials)["plugin"]) == {"none", "leader"} and len(tune.winners(trials)) == 4
+    assert set(tune.winners(trials)["plugin"]) == {"none", "leader", "flat"} and len(tune.winners(trials)) == 6
+    assert trials[["seed", "size", "steps"]].drop_duplicates().values.tolist() == [[0, 32, 3]]
+    assert not trials[list(tune.PROVENANCE)].isna().any(axis=None) and trials["weights"].nunique() == 1
+    for _, cell in rows[rows["plugin"].str.contains("modulate=both")].groupby(["host", "image"]):
+        assert cell["plugin"].str.endswith("flat").any() and not cell["plugin"].str.endswith("flat").all()
     computed.clear()
     tune.main([*arguments, "20"])
     assert computed == [] and pd.read_csv(out / "trials.csv").equals(trials)
@@ -655,6 +659,19 @@ def test_the_search_changes_constants_that_exist(tune) -> None:
         assert tried[0] == {} and len({str(t) for t in tried}) == len(tried) > 3
         for constants in tried:
             assert type(replace(sampler, **constants)) is type(sampler) and set(constants) in (set(), set(space))
+
+
+def test_the_search_turns_no_dial_that_does_nothing(tune, samples: torch.Tensor, exact: Prior) -> None:
+    """Without noise the guidance of IDPG and its kin is back-projection: gamma, ridge and scale change no bit."""
+    problem, prior = parse_task("sr4@0").measure(samples), exact
+    for name in ("idpg", "ddpg", "pirp", "pirp+"):
+        idle = set(tune.SPACE[name]) - set(tune.dials(name, 0.0))
+        assert {"gamma", "ridge"} <= idle and tune.dials(name, 0.05) == tune.SPACE[name]
+        turned = replace(host(name, 0.0), **{constant: tune.SPACE[name][constant][0] for constant in idle})
+        assert torch.equal(
+            restore(problem, prior, turned, grid=3).image, restore(problem, prior, host(name, 0.0), grid=3).image
+        )
+    assert tune.dials("dps", 0.0) == tune.SPACE["dps"], "its scale is no guidance of that kind"
 
 
 def test_public_names_are_usable() -> None:

@@ -133,7 +133,7 @@ def test_mistakes_say_what_would_work(exact: Prior, samples: Tensor) -> None:
     for make in wrong:
         with pytest.raises(InputError, match=r"got .*; give"):
             make()
-    with pytest.raises(InputError, match=r"SITCOM: got .*; needs iterations >= 1"):
+    with pytest.raises(InputError, match=r"iterations: got 0; give a whole number >= 1"):
         SITCOM(iterations=0)
     fixed = Prior(lambda x_t, t, schedule: Prediction(x0=samples[:1].expand_as(x_t)), name="fixed")
     for sampler in (DPS(), SITCOM()):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from laws import belief_at, check_alone_as_in_a_batch, check_null_leader, close, normal, same, tensors
-from leader_nb import DDNM, DDNMPlus, Prior, leader, noise_for, parse_task, restore, trajectory
+from leader_nb import DDNM, DDNMPlus, Prior, image_mixture, leader, noise_for, parse_task, restore, restore_many, trajectory
 from leader_nb.covariance import Isotropic, PyramidWiener, RunningSecant, ScoreSquared
 from leader_nb.errors import InputError
 from leader_nb.likelihood import MapLikelihood
@@ -270,6 +272,16 @@ def test_presets_run(preset: str, exact: Prior, samples: Tensor) -> None:
         ({"modulate": UCPM()}, "modulate: it needs an uncertainty map"),
         ({"steps": SATP()}, "steps: it needs an uncertainty map"),
         ({"steps": ErrorControlled()}, "steps: it needs an uncertainty map"),
+        ({"grid": 5.0}, r"grid: got 5\.0; give a whole number of steps"),
+        ({"grid": "100"}, "grid: got '100'; give a whole number of steps"),
+        ({"grid": None}, "grid: got None; give a whole number of steps"),
+        ({"grid": torch.tensor(5)}, "grid: got a value of type Tensor; give a whole number of steps"),
+        (
+            {"covariance": RunningSecant},
+            r"covariance: got the class RunningSecant; give one of its objects, such as RunningSecant\(\)",
+        ),
+        ({"modulate": UCPM, "covariance": RunningSecant()}, "modulate: got the class UCPM"),
+        ({"steps": Uniform}, "steps: got the class Uniform"),
         ({"noise": noise_for(4)}, "noise: it has 4 image ids, the problem 5"),
     ],
     ids=str,
@@ -278,6 +290,47 @@ def test_arguments_are_checked_at_the_call(options: dict, message: str, exact: P
     problem = parse_task("sr4@0").measure(samples)
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
         trajectory(problem, exact, DDNM(), **options)  # never iterated
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sampler": "ddnm"}, r"sampler: got 'ddnm'; give a host, such as DDNM\(\), or host\('ddrm', 0\.05\) by its name"),
+        ({"sampler": DDNM}, r"sampler: got the class DDNM; give one of its objects, DDNM\(\)"),
+        ({"sampler": None}, "sampler: got None; give a host"),
+        ({"prior": None}, r"prior: got None; give a Prior: load_prior\(\)"),
+        ({"prior": "photo-small"}, "prior: got 'photo-small'; give a Prior"),
+        ({"prior": Prior}, "prior: got the class Prior; give a Prior"),
+        ({"prior": image_mixture(8)}, r"prior: got a value of type GaussianMixture; give [^\n]* prior\(\) of a mixture"),
+        ({"problem": normal(1, 3, 8, 8)}, "problem: got a value of type Tensor; give a Problem"),
+        ({"problem": "sr4@0"}, "problem: got 'sr4@0'; give a Problem"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_no_problem_prior_or_host_is_refused_at_the_call(
+    wrong: dict, message: str, exact: Prior, samples: Tensor
+) -> None:
+    """By all three, and before anything runs."""
+    given = {"problem": parse_task("sr4@0").measure(samples[:1]), "prior": exact, "sampler": DDNM()} | wrong
+    calls: list[Callable[..., object]] = [restore, trajectory]
+    if "problem" not in wrong:
+        calls.append(lambda problem, prior, sampler: restore_many([problem], prior, sampler))
+    for call in calls:
+        with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+            call(*given.values())
+
+
+def test_a_host_needs_no_base_class_and_a_number_may_be_numpys(exact: Prior, samples: Tensor) -> None:
+    class Own:
+        needs_gradient = False
+        init, step = DDNM().init, DDNM().step
+
+    problem = parse_task("sr4@0").measure(samples[:1])
+    expected = restore(problem, exact, DDNM(), grid=3).image
+    same(restore(problem, exact, Own(), grid=DDNM().default_steps(3)).image, expected, "by its methods")
+    same(restore(problem, exact, DDNM(), grid=np.int64(3)).image, expected, "a number of numpy")
+    with pytest.raises(InputError, match=r"\Agrid: got 3; Own has no default_steps: give raw times[^\n]*\Z"):
+        trajectory(problem, exact, Own(), grid=3)  # type: ignore[arg-type]
 
 
 def test_small_images_are_refused_at_the_call(network: Prior) -> None:

@@ -13,7 +13,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise, keyed_normal, noise_for
 from leader_nb.operators import denoising
 from leader_nb.problem import Problem, measure
-from leader_nb.tasks import TASKS, parse_task
+from leader_nb.tasks import FARTHEST, TASKS, parse_task
 
 LIKE = normal(3, 2, 4, 4)
 
@@ -142,6 +142,69 @@ def test_measuring_changes_nothing() -> None:
         parse_task("sr4@0.05").measure(x)
 
 
+BYTES = (127.5 * (1 + normal(2, 3, 8, 8).clamp(-1, 1))).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (BYTES, r"x: got torch\.uint8; give floating point in \[-1, 1\]: x\.float\(\) / 127\.5 - 1 for bytes"),
+        (BYTES.long(), r"x: got torch\.int64; "),
+        (BYTES.bool(), r"x: got torch\.bool; "),
+        (normal(2, 3, 8, 8) + 0j, r"x: got torch\.complex128; "),
+        (normal(3, 8, 8), r"x: got shape \(3, 8, 8\); give images \(B, C, H, W\), such as x\[None\] for one"),
+        (normal(8, 8), r"x: got shape \(8, 8\); give images \(B, C, H, W\), such as x\[None, None\] for one of one channel"),
+        (normal(1, 2, 3, 8, 8), r"x: got shape \(1, 2, 3, 8, 8\); "),
+        (BYTES.numpy(), r"x: got a value of type ndarray; give a tensor \(B, C, H, W\)"),
+        (None, r"x: got None; "),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")) + str(tuple(getattr(value, "shape", ""))),
+)
+def test_what_is_no_batch_of_images_is_refused(x: object, message: str) -> None:
+    """Before an operator is built in its type, which would round the spectrum to whole numbers."""
+    for text in ("gaussian@0.05", "inpaint70@0", "sr4@0.05"):
+        with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+            parse_task(text).measure(x)
+    with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+        measure(denoising((3, 8, 8), LIKE), x, 0.05, noise_for(2))
+
+
+def test_an_operator_is_built_in_floating_point() -> None:
+    with pytest.raises(InputError, match=r"\Alike: got torch\.uint8; [^\n]*\Z"):
+        parse_task("gaussian@0").operator((3, 8, 8), BYTES)
+
+
+@pytest.mark.parametrize("text", ["gaussian@0.05", "inpaint70@0", "cs25@0.05"])
+def test_pixels_up_to_255_are_refused_and_their_remedy_works(text: str) -> None:
+    """Draws that leave [-1, 1] are not: normals and mixtures are measured too. What the operator is given is free."""
+    task, x = parse_task(text), BYTES.double()
+    for wrong, largest in ((x, x.max()), (-x, x.max()), (2 * x / 255 * FARTHEST, 2 * x.max() / 255 * FARTHEST)):
+        said = f"{largest.item():g}"
+        with pytest.raises(
+            InputError, match=rf"\Ax: \|x\| reaches {said}; images are in \[-1, 1\]: use x / 127\.5 - 1 [^\n]*\Z"
+        ):
+            task.measure(wrong)
+    assert task.measure(x / 127.5 - 1).residual(x / 127.5 - 1).max() < 0.2
+    for fine in (5 * normal(2, 3, 8, 8).clamp(-2, 2), torch.full((1, 3, 8, 8), FARTHEST)):
+        assert len(task.measure(fine)) == len(fine)
+    same(measure(denoising((3, 8, 8), x), x, 0.0, noise_for(2)).y, x, "any range")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_images_that_are_not_finite_are_refused_as_that(value: float) -> None:
+    """Not as being out of range, also where NaN hides a number that is."""
+    x = normal(2, 3, 8, 8)
+    x[1, 0, 2, 2] = value
+    for text in ("gaussian@0.05", "inpaint70@0", "denoise@0"):
+        with pytest.raises(InputError, match=r"\A[xy]: [^\n]*NaN or infinite[^\n]*\Z"):
+            parse_task(text).measure(x)
+
+
+def test_images_of_another_size_than_the_operator_are_refused() -> None:
+    with pytest.raises(InputError, match=r"\Ax: got shape \(2, 3, 8, 8\); this operator takes \(B, 3, 8, 4\)\Z"):
+        measure(denoising((3, 8, 4), LIKE), normal(2, 3, 8, 8), 0.0, noise_for(2))
+
+
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf"), "0.1", None])
 def test_bad_sigmas_are_refused(sigma: object) -> None:
     with pytest.raises(InputError, match=r"\Asigma: got [^\n]*\Z"):
@@ -158,6 +221,14 @@ def test_bad_measurements_are_refused() -> None:
         (LIKE[:, :1], sigma, "y"),
         (LIKE, sigma[:2], "sigma_y"),
         (LIKE, sigma - 1, "sigma_y"),
+        (LIKE, sigma + float("nan"), "sigma_y"),
+        (LIKE, sigma + float("inf"), "sigma_y"),
+        (LIKE, 0.1, "sigma_y"),
+        (LIKE, [0.1, 0.1, 0.1], "sigma_y"),
+        (LIKE.to(torch.uint8), sigma, "y"),
+        (LIKE.numpy(), sigma, "y"),
     ]:
         with pytest.raises(InputError, match=rf"\A{name}: [^\n]*\Z"):
             Problem(y, op, s)
+    with pytest.raises(InputError, match=r"\Aoperator: got None; [^\n]*\Z"):
+        Problem(LIKE, None, sigma)  # type: ignore[arg-type]

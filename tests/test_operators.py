@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.signal import convolve2d
 
 from laws import check_constant_gain, check_dense, check_grey_in_grey_out, check_operator, close, images, normal
 from leader_nb.errors import InputError
@@ -145,6 +149,25 @@ def test_convolution_is_circular_and_is_no_correlation(kernel: torch.Tensor) -> 
     close(convolution(kernel, (3, 8, 10), LIKE)(x), y, "convolution")
 
 
+@pytest.mark.parametrize("sides", [(1, 5), (7, 3), (3, 13)], ids=str)
+def test_a_kernel_that_is_no_square_is_centred_on_both_axes(sides: tuple[int, int]) -> None:
+    """Against scipy, of whose full convolution what leaves a border comes in at the other."""
+    kernel, x = torch.rand(sides, dtype=torch.float64), normal(1, 1, 8, 10)
+    full = convolve2d(x[0, 0].numpy(), kernel.numpy())
+    wrapped = np.zeros((8, 10))
+    rows, columns = (np.arange(n) - side // 2 for n, side in zip(full.shape, sides, strict=True))
+    np.add.at(wrapped, (rows[:, None] % 8, columns % 10), full)
+    y = convolution(kernel, (1, 8, 10), LIKE)(x)
+    close(y[0, 0], torch.from_numpy(wrapped), "scipy", 1e-13)
+    close(convolution(kernel.mT, (1, 10, 8), LIKE)(x.mT), y.mT, "turned", 1e-13)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 4), (2, 3, 2), (5,), (1, 1, 3, 3), (0, 0)], ids=str)
+def test_kernels_without_a_centre_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=rf"\Akernel: got shape {re.escape(str(shape))}; give [^\n]* odd[^\n]*\Z"):
+        convolution(torch.ones(shape), (3, 8, 8), LIKE)
+
+
 def test_each_image_may_have_its_kernel() -> None:
     x = normal(3, 3, 8, 8)
     together = convolution(KERNELS, (3, 8, 8), LIKE)(x)
@@ -168,6 +191,13 @@ def test_gaussian_kernel() -> None:
 def test_grey_is_the_mean_of_the_channels() -> None:
     x = normal(2, 3, 4, 6)
     close(grey((3, 4, 6), LIKE)(x), x.mean(1, keepdim=True), "grey", 1e-14)
+
+
+@pytest.mark.parametrize(("channels", "said"), [(1, "1 channel;"), (4, "4 channels;")])
+def test_grey_takes_three_channels(channels: int, said: str) -> None:
+    for refuse in (lambda: grey((channels, 4, 6), LIKE), lambda: parse_task("color@0.05").measure(normal(2, channels, 4, 6))):
+        with pytest.raises(InputError, match=rf"\Aimage: it has {said} [^\n]*3 \(red, green, blue\)[^\n]*\Z"):
+            refuse()
 
 
 def test_denoising_is_the_identity() -> None:

@@ -515,6 +515,8 @@ def test_a_source_that_only_raises_is_left(exact: Prior) -> None:
     ("options", "message"),
     [
         ({"batch": 0}, "batch: got 0"),
+        ({"batch": 2.5}, r"batch: got 2\.5"),
+        ({"grid": 5.0}, r"grid: got 5\.0"),
         ({"grid": 0}, "steps: got 0"),
         ({"grid": (10, 20)}, "grid: got"),
         ({"modulate": UCPM()}, "modulate: it needs an uncertainty map"),
@@ -525,6 +527,26 @@ def test_a_source_that_only_raises_is_left(exact: Prior) -> None:
 def test_options_are_checked_at_the_call(options: dict, message: str, exact: Prior) -> None:
     with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
         restore_many([], exact, DDNM(), **options)  # never iterated
+
+
+def test_a_single_problem_is_a_queue_of_its_images(exact: Prior, contrasts: Tensor) -> None:
+    problem = parse_task("sr4@0.05").measure(contrasts[:3], seed=2)
+    in_a_list = sorted(restore_many([problem], exact, DDNMPlus(), grid=3, batch=2), key=lambda r: r.number)
+    results = list(restore_many(problem, exact, DDNMPlus(), grid=3, batch=2))
+    check_same(results, in_a_list)
+    assert len(results) == 3
+
+    class DataSet:
+        def __getitem__(self, i: int) -> Problem:
+            return [problem][i]
+
+    check_same(list(restore_many(DataSet(), exact, DDNMPlus(), grid=3, batch=2)), in_a_list)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("problems", [None, 3, "sr4@0", Problem, torch.zeros(2, 3, 8, 8)], ids=lambda v: type(v).__name__)
+def test_what_is_no_queue_is_refused_at_the_call(problems: object, exact: Prior) -> None:
+    with pytest.raises(InputError, match=r"\Aproblems: got [^\n]*; give a Problem, or several in a list[^\n]*\Z"):
+        restore_many(problems, exact, DDNM())  # never iterated
 
 
 # --- The bar -------------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
+from math import inf, nan
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +30,9 @@ from leader_nb.mixture import GaussianMixture
 from leader_nb.noise import keyed_normal
 from leader_nb.operators import Mask
 from leader_nb.problem import Problem
-from leader_nb.samplers import SITCOM, Sampler, Step
+from leader_nb.samplers import DDPG, DDRM, DPS, IDPG, PIRP, SITCOM, DiffPIR, ProjDiff, Sampler, Step
+from leader_nb.samplers.pirp import Spatial, Spectral
+from leader_nb.samplers.warm import WarmStart, warm_start
 from leader_nb.schedule import uniform_grid
 from leader_nb.steps import SATP
 from leader_nb.ucpm import UCPM, HuberTV
@@ -74,6 +80,59 @@ def test_host_by_name() -> None:
     assert isinstance(host("ddnm+", 0.0), DDNMPlus)
     with pytest.raises(InputError, match="unknown host 'ddnnm': did you mean 'ddnm'"):
         host("ddnnm", 0.0)
+
+
+# --- Constants are checked where a host is made ---------------------------------------------------------------------
+
+SHARE, POSITIVE = (-0.1, 1.5, nan, inf, "0.5", None), (0, -1, nan, inf, "1", None)
+NOT_NEGATIVE, FINITE = (-1, nan, inf, -inf, "1", None), (nan, inf, -inf, "1", None)
+GUIDANCE = {"gamma": NOT_NEGATIVE, "ridge": NOT_NEGATIVE, "scale": NOT_NEGATIVE}
+WRONG_CONSTANTS: dict[Callable[..., object], dict[str, tuple]] = {
+    DDNM: {"eta_ddim": SHARE},
+    DDNMPlus: {"eta_ddim": SHARE, "variant": ("plain", None)},
+    DDRM: {"eta_ddim": SHARE, "eta_b": (*SHARE, 3), "start": (-1, 1000, 5000, 500.0, nan, None), "variant": ("plain", None)},
+    IDPG: GUIDANCE,
+    DDPG: GUIDANCE | {"zeta": SHARE, "mode": (3, -1, 0.5, "0", nan)},
+    ProjDiff: {"lr": POSITIVE, "form": ("round", None)},
+    DPS: {"scale": NOT_NEGATIVE, "variant": ("plain", None)},
+    DiffPIR: {"lam": POSITIVE, "zeta": SHARE, "variant": ("plain", None)},
+    PIRP: GUIDANCE
+    | {"lam": FINITE, "zeta": SHARE, "mode": (2, None), "potential": ("G+", None, Spatial), "variant": ("plain", None)},
+    Spatial: {"power": POSITIVE, "width": POSITIVE},
+    Spectral: {"power": POSITIVE, "width": POSITIVE},
+    SITCOM: {"iterations": (0, -1, 1.5, 3.0, nan, inf, "3", None), "lr": POSITIVE, "weight": NOT_NEGATIVE}
+    | {"slack": NOT_NEGATIVE, "variant": ("plain", None)},
+    partial(WarmStart, DDNM()): {"abar": SHARE},
+    partial(warm_start, DDNM(), steps=5): {"sigma": POSITIVE},
+}
+FREE = {"inject", "clip"}  # yes or no
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [(make, name, value) for make, fields_ in WRONG_CONSTANTS.items() for name, values in fields_.items() for value in values],
+    ids=lambda v: str(getattr(v, "__name__", v)),
+)
+def test_constants_that_make_no_sense_are_refused(make: Callable[..., object], name: str, value: object) -> None:
+    """One line that names the constant, says what was given and what would work."""
+    with pytest.raises(InputError, match=rf"\A({name}: got [^\n]+; give [^\n]+|unknown {name} [^\n]+)\Z") as caught:
+        make(**{name: value})
+    assert (value.__name__ if isinstance(value, type) else repr(value)) in str(caught.value)
+
+
+def test_every_constant_of_every_host_is_in_that_list() -> None:
+    for name in SAMPLERS:
+        kind = type(host(name, 0.0))
+        assert {f.name for f in fields(kind)} - FREE == set(WRONG_CONSTANTS[kind]), kind.__name__
+
+
+def test_the_ends_of_the_ranges_are_taken() -> None:
+    """Numbers of numpy too."""
+    for eta in (0, 1, 0.0, 1.0, np.float32(0.5)):
+        assert DDNM(eta).eta_ddim == eta and DDRM(eta, eta, start=0).start == 0 and DDPG(zeta=eta, gamma=0, ridge=0, scale=0)
+        assert DiffPIR(zeta=eta) and PIRP(zeta=eta, lam=0.0, mode=0)
+    assert DDRM(start=999).start == 999 and SITCOM(iterations=np.int64(1), slack=0, weight=0) and DPS(scale=0)
+    assert PIRP(lam=-0.09) and PIRP(Spatial(), lam=1.3) and WarmStart(DDNM(), 0.0) and WarmStart(DDNM(), 1.0)
 
 
 # --- Golden scalars: abar_t = 0.36, abar_s = 0.64, x_t = 1, eps = 0.5, s = 2, y = 1.5, z = 0.25 -----------------------

@@ -26,6 +26,7 @@ from leader_nb.samplers import (
     defaults_tuned,
     parse_host,
 )
+from leader_nb.samplers.settings import stands_in
 from leader_nb.start import MeasuredStart
 from leader_nb.tasks import TASKS
 
@@ -84,8 +85,9 @@ def test_every_host_takes_its_constants_on_every_task(name: str, settings: str) 
 @pytest.mark.parametrize(("module", "settings"), [(defaults_spectral, "published"), (defaults_gradient, "published")])
 def test_every_row_of_a_table_is_reached(module, settings: str) -> None:
     for row in module.TABLE:
-        kind = {"sr": "sr4", "inpaint": "inpaint70"}.get(row.kind, row.kind)
-        assert constants(row.host, f"{kind}@{row.sigma:g}", settings, row.images) == dict(row.values)
+        kind = {"sr": "sr4", "pool": "pool4", "inpaint": "inpaint70"}.get(row.kind, row.kind)
+        task = f"{kind}@{row.sigma:g}"
+        assert constants(row.host, task, settings, row.images) == dict(row.values) and not stands_in(row.host, task, row.images)
 
 
 def test_tuned_constants_are_of_our_prior_and_differ_from_the_own() -> None:
@@ -97,6 +99,36 @@ def test_tuned_constants_are_of_our_prior_and_differ_from_the_own() -> None:
 
 
 WRONG = [("ddpq:tuned", "unknown host "), ("ddpg:best", "unknown constants of the host "), ("ddpg:", "unknown constants")]
+WRONG += [(None, "unknown host None: choose one of ddnm, ")]  # type: ignore[list-item]
+
+
+def test_average_pooling_and_bicubic_stand_in_for_one_another_and_say_so() -> None:
+    """ProjDiff was published with average pooling, DDPG with bicubic weights; for the other they say whose they are."""
+    assert constants("projdiff", "pool4@0.05", "published") == {"lr": 0.5} == constants("projdiff", "sr4@0.05", "published")
+    assert stands_in("projdiff", "sr4@0.05") == stands_in("projdiff", "sr4@0", "faces") == "pool"
+    assert stands_in("ddpg", "pool4@0.05") == "sr" == stands_in("dps", "pool4@0.05", "faces")
+    for host_name, task in (("projdiff", "pool4@0"), ("projdiff", "gaussian@0.05"), ("ddpg", "sr4@0.05"), ("sitcom", "sr4@0")):
+        assert stands_in(host_name, task) == ""
+    assert constants("ddpg", "pool4@0.05", "published") == constants("ddpg", "sr4@0.05", "published") != {}
+
+
+def test_the_task_of_the_constants_has_the_noise_of_the_host() -> None:
+    """Neither is a task that is none taken for one without constants, nor noise for none."""
+    for name in ("ddpg:tuned", "ddpg:published", "ddpg"):
+        with pytest.raises(InputError, match=r"\Aunknown task 'foo'[^\n]*\Z"):
+            host(name, 0.05, "foo")
+        with pytest.raises(
+            InputError, match=r"\Asigma: got 0\.05, and the noise of task 'sr4@0' is 0; give both the same[^\n]*\Z"
+        ):
+            host(name, 0.05, "sr4@0")
+        with pytest.raises(InputError, match=r"\Asigma: got 0\.1, and [^\n]* is 0\.05;[^\n]* twice as much\)\Z"):
+            host(name, 0.1, parse_task("sr4@0.05"))
+        assert host(name, 0.1 + 0.2, "sr4@0.3") == host(name, 0.3, "sr4@0.3"), "rounding is forgiven"
+    with pytest.raises(InputError, match="unknown task 'foo'"):
+        constants("ddpg", "foo@0.05", "published")
+    for sigma in (-0.1, float("nan"), None, "0.05"):
+        with pytest.raises(InputError, match=r"\Asigma: got [^\n]*; give a number >= 0, [^\n]*\Z"):
+            host("ddnm", sigma)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "message"), WRONG)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from leader_nb.errors import InputError
 from leader_nb.operators.base import RANK_TOLERANCE, Operator, truncate
 
 
@@ -17,7 +18,7 @@ class Convolution(Operator):
     """y = k * x, periodic. The full fft2 keeps every slot; real images have Hermitian spectra, so results are real."""
 
     phase: Tensor  # (1 or B, 1, H, W) complex, modulus 1
-    kernel: Tensor  # (1 or B, q, q) float64, as it was given
+    kernel: Tensor  # (1 or B, p, q) float64, as it was given
     batched: ClassVar[tuple[str, ...]] = ("s", "measured", "phase", "kernel")
 
     def V(self, c: Tensor) -> Tensor:
@@ -77,16 +78,21 @@ def spectrum(x: Tensor) -> Tensor:
 
 
 def convolution(kernel: Tensor, shape: tuple[int, int, int], like: Tensor, tolerance: float = RANK_TOLERANCE) -> Convolution:
-    """Circular convolution with `kernel` (q, q) or one per image (B, q, q), q odd, centred.
+    """Circular convolution with `kernel` (p, q) or one per image (B, p, q), p and q odd, centred.
 
     Frequencies where |k| is below `tolerance` times its maximum are taken out of A: they count as its null space.
     """
+    if kernel.ndim not in (2, 3) or not all(side % 2 for side in kernel.shape[-2:]):
+        raise InputError(
+            f"kernel: got shape {tuple(kernel.shape)}; give (p, q), or (B, p, q) for B images, with p and q odd: an even side"
+            " has no centre, and a row or column of zeros makes it odd"
+        )
     kernel = kernel.double().reshape(-1, *kernel.shape[-2:])
     padded = torch.zeros(len(kernel), *shape[1:], dtype=torch.float64)
-    half = kernel.shape[-1] // 2
+    down, across = (side // 2 for side in kernel.shape[-2:])
     for i in range(kernel.shape[-2]):
         for j in range(kernel.shape[-1]):  # wrap taps that a small image cannot hold
-            padded[:, (i - half) % shape[1], (j - half) % shape[2]] += kernel[:, i, j]
+            padded[:, (i - down) % shape[1], (j - across) % shape[2]] += kernel[:, i, j]
     transform = torch.fft.fft2(padded)[:, None]
     modulus = transform.abs()
     s = truncate(modulus, tolerance)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leader_nb.errors import InputError
 from leader_nb.operators.base import Operator
 
 
@@ -75,6 +76,11 @@ def inpainting(keep: Tensor, shape: tuple[int, int, int], like: Tensor) -> Mask:
 
 def grey(shape: tuple[int, int, int], like: Tensor) -> Grey:
     """Colour (3, H, W) to grey (1, H, W)."""
+    if shape[0] != 3:
+        raise InputError(
+            f"image: it has {shape[0]} channel{'s' * (shape[0] != 1)}; colour to grey takes 3 (red, green, blue): give colour"
+            " images, or another degradation, such as denoise or sr4"
+        )
     s = torch.zeros((1, 3, 1, 1), dtype=like.dtype, device=like.device)
     s[:, 0] = 3**-0.5
     s = s.expand(1, 3, *shape[1:]).contiguous()

@@ -11,14 +11,17 @@ and knows nothing of LEADer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from leader_nb.equations import predicted_noise
+from leader_nb.errors import InputError, kind_of
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
@@ -85,3 +88,46 @@ def renoised(
     x += implied
     x += injected
     return x, injected
+
+
+# Constants of a host, checked where it is made: each raises `InputError` for what is not such a number. `why` ends the message.
+
+
+def check_share(name: str, value: object, why: str = "") -> None:
+    """A number from 0 to 1."""
+    if not 0 <= _number(value) <= 1:
+        raise _refused(name, value, "a number from 0 to 1", why)
+
+
+def check_positive(name: str, value: object, why: str = "") -> None:
+    """A finite number > 0."""
+    if not 0 < _number(value) < math.inf:
+        raise _refused(name, value, "a number > 0", why)
+
+
+def check_not_negative(name: str, value: object, why: str = "") -> None:
+    """A finite number >= 0."""
+    if not 0 <= _number(value) < math.inf:
+        raise _refused(name, value, "a number >= 0", why)
+
+
+def check_finite(name: str, value: object, why: str = "") -> None:
+    """A finite number of either sign."""
+    if not math.isfinite(_number(value)):
+        raise _refused(name, value, "a finite number", why)
+
+
+def check_whole(name: str, value: object, low: int, high: float = math.inf, why: str = "") -> None:
+    """A whole number from `low` to `high`."""
+    if not isinstance(value, Integral) or not low <= _number(value) <= high:
+        span = f">= {low}" if high == math.inf else f"from {low} to {high}"
+        raise _refused(name, value, f"a whole number {span}", why)
+
+
+def _number(value: object) -> float:
+    """The value, or NaN where it is no number."""
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def _refused(name: str, value: object, wanted: str, why: str) -> InputError:
+    return InputError(f"{name}: got {kind_of(value)}; give {wanted}{', ' * bool(why)}{why}")

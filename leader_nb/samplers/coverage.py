@@ -19,7 +19,7 @@ import pandas as pd
 
 from leader_nb.errors import unknown
 from leader_nb.samplers import SAMPLERS, host
-from leader_nb.tasks import TASKS, Task, parse_task, split
+from leader_nb.tasks import TASKS, Task, as_task, split
 
 PAPER, BEYOND, NO = "paper", "beyond the paper", "no"
 
@@ -93,7 +93,3 @@ def words(found: pd.DataFrame) -> pd.DataFrame:
     """:func:`matrix` in short words, with a star where the prior photo-small diverges."""
     stars = matrix(found, "diverges").map(lambda prior: "*" if prior else "")
     return matrix(found).replace({BEYOND: "beyond"}) + stars
-
-
-def as_task(task: Task | str) -> Task:
-    return task if isinstance(task, Task) else parse_task(task)

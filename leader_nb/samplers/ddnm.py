@@ -11,7 +11,7 @@ from leader_nb.equations import ddim
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, check_share, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
 
@@ -29,6 +29,9 @@ class DDNM:
     eta_ddim: float = 0.85
     needs_gradient: ClassVar[bool] = False
     default_steps = staticmethod(uniform_grid)
+
+    def __post_init__(self) -> None:
+        check_share("eta_ddim", self.eta_ddim, "the share of fresh noise")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {"seen": problem.operator.pinv(problem.y)}

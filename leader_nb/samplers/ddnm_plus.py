@@ -12,7 +12,7 @@ from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, check_share, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
 
@@ -42,6 +42,7 @@ class DDNMPlus:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
+        check_share("eta_ddim", self.eta_ddim, "the share of fresh noise")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {"seen": problem.operator.Ut(problem.y)}

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError
+from leader_nb.errors import InputError, kind_of
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, renoised, standard_normal
+from leader_nb.samplers.base import Step, check_share, renoised, standard_normal
 from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguided
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
@@ -42,9 +42,10 @@ class DDPG:
     default_steps = staticmethod(uniform_grid)
 
     def __post_init__(self) -> None:
-        check_guidance(self.gamma, self.ridge)
-        if not 0 <= self.zeta <= 1 or self.mode not in MODES:
-            raise InputError(f"zeta, mode: got {self.zeta} and {self.mode}; give zeta from 0 to 1, and mode 0, 1, 2 or None")
+        check_guidance(self.gamma, self.ridge, self.scale)
+        check_share("zeta", self.zeta, "the share of fresh noise")
+        if self.mode not in MODES:
+            raise InputError(f"mode: got {kind_of(self.mode)}; give 0, 1, 2 or None, the step sizes")
 
     @property
     def falls(self) -> bool:

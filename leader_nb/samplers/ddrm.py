@@ -12,7 +12,7 @@ from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, check_share, check_whole, standard_normal
 from leader_nb.schedule import Schedule, uniform_grid
 from leader_nb.tree import Tree
 
@@ -46,6 +46,9 @@ class DDRM:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
+        check_share("eta_ddim", self.eta_ddim, "the share of fresh noise")
+        check_share("eta_b", self.eta_b, "how far a slot that is trusted moves to its measurement")
+        check_whole("start", self.start, 0, Schedule().length - 1, "the raw time of the first state")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         A, z = problem.operator, standard_normal(problem, noise)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leader_nb.equations import diffuse
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, renoised, standard_normal
+from leader_nb.samplers.base import Step, check_positive, check_share, renoised, standard_normal
 from leader_nb.schedule import Schedule, quadratic_grid
 from leader_nb.tree import Tree
 
@@ -44,8 +44,8 @@ class DiffPIR:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
-        if not (self.lam > 0 and 0 <= self.zeta <= 1):
-            raise InputError(f"lam, zeta: got {self.lam} and {self.zeta}; give lam > 0 (published: 3 to 25), zeta from 0 to 1")
+        check_positive("lam", self.lam, "the weight of the prior (published: 3 to 25)")
+        check_share("zeta", self.zeta, "the share of fresh noise")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         z, carry = standard_normal(problem, noise), {"seen": problem.operator.read(problem.y)}

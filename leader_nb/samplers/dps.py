@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, image_by_image, standard_normal
+from leader_nb.samplers.base import Step, check_not_negative, image_by_image, standard_normal
 from leader_nb.schedule import fractional_grid
 from leader_nb.tree import Tree
 
@@ -47,8 +47,7 @@ class DPS:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
-        if not self.scale >= 0:
-            raise InputError(f"scale: got {self.scale}; give a number >= 0, the length of the pull (published: 0.3 to 1)")
+        check_not_negative("scale", self.scale, "the length of the pull (published: 0.3 to 1)")
 
     @property
     def falls(self) -> bool:

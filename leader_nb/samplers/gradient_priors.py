@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.samplers.base import image_by_image
+from leader_nb.samplers.base import check_positive, image_by_image
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Spectral:
     power: float = 0.5
     width: float = 1.5
     damped: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive("power", self.power)
+        check_positive("width", self.width)
 
     def __call__(self, x: Tensor) -> Tensor:
         m = spectral(x, -2).square() + spectral(x, -1).square() + 2e-4
@@ -50,6 +54,10 @@ class Spatial:
     power: float = 0.2
     width: float = 0.8
     damped: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_positive("power", self.power)
+        check_positive("width", self.width)
 
     def __call__(self, x: Tensor) -> Tensor:
         slopes = torch.stack([x - x.roll(1, axis) for axis in (-2, -1)], dim=1)

@@ -8,11 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, image_by_image, standard_normal
+from leader_nb.samplers.base import Step, check_not_negative, image_by_image, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
 
@@ -40,7 +39,7 @@ class IDPG:
     default_steps = staticmethod(uniform_grid)
 
     def __post_init__(self) -> None:
-        check_guidance(self.gamma, self.ridge)
+        check_guidance(self.gamma, self.ridge, self.scale)
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {}
@@ -70,6 +69,8 @@ def unguided(abar_s: Tensor, problem: Problem) -> Tensor:
     return (abar_s == 1) & (problem.noise_level > 0)
 
 
-def check_guidance(gamma: float, ridge: float) -> None:
-    if gamma < 0 or ridge < 0:
-        raise InputError(f"gamma, ridge: got {gamma} and {ridge}; give numbers >= 0 (8 and 0.7 are the released defaults)")
+def check_guidance(gamma: float, ridge: float, scale: float) -> None:
+    """Raises `InputError` for constants that :func:`guidance` and :func:`traversal` cannot use."""
+    check_not_negative("gamma", gamma, "how late least squares take over (8 is the released default)")
+    check_not_negative("ridge", ridge, "the paper's eta (0.7 is the released default)")
+    check_not_negative("scale", scale, "the weight of least squares (1 by default)")

@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import InputError, kind_of, unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, renoised, standard_normal
+from leader_nb.samplers.base import Step, check_finite, check_share, renoised, standard_normal
 from leader_nb.samplers.gradient_priors import G_MINUS, Spatial, Spectral
 from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguided
 from leader_nb.schedule import uniform_grid
@@ -54,11 +54,15 @@ class PIRP:
     default_steps = staticmethod(uniform_grid)
 
     def __post_init__(self) -> None:
-        check_guidance(self.gamma, self.ridge)
+        check_guidance(self.gamma, self.ridge, self.scale)
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
-        if not 0 <= self.zeta <= 1 or self.mode not in (0, 1):
-            raise InputError(f"zeta, mode: got {self.zeta} and {self.mode}; give zeta from 0 to 1, and mode 0 or 1")
+        if isinstance(self.potential, type) or not all(hasattr(self.potential, n) for n in ("gradient", "pull", "damped")):
+            raise InputError(f"potential: got {kind_of(self.potential)}; give Spectral() for G-, or Spatial() for G+")
+        check_finite("lam", self.lam, "the weight of the potential (below 0 it sharpens; published: -0.09 for G-, 1.3 for G+)")
+        check_share("zeta", self.zeta, "the share of fresh noise")
+        if self.mode not in (0, 1):
+            raise InputError(f"mode: got {kind_of(self.mode)}; give 0 or 1, the step sizes")
 
     @property
     def falls(self) -> bool:

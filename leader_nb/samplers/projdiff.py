@@ -14,7 +14,7 @@ from leader_nb.noise import Noise
 from leader_nb.operators import Operator
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, standard_normal
+from leader_nb.samplers.base import Step, check_positive, standard_normal
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree, put
 
@@ -49,8 +49,7 @@ class ProjDiff:
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
-        if not self.lr > 0:
-            raise InputError(f"lr: got {self.lr}; give a number > 0, the step towards the network's answer (1 takes it whole)")
+        check_positive("lr", self.lr, "the step towards the network's answer (1 takes it whole)")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         A = problem.operator

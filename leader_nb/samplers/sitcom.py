@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from leader_nb.equations import diffuse
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
 from leader_nb.samplers.adam import started, stepped
-from leader_nb.samplers.base import Step, image_by_image, standard_normal
+from leader_nb.samplers.base import Step, check_not_negative, check_positive, check_whole, image_by_image, standard_normal
 from leader_nb.schedule import strided_grid
 from leader_nb.tree import Tree, put, rows
 
@@ -48,8 +48,10 @@ class SITCOM:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown("variant", self.variant, VARIANTS)
-        if self.iterations < 1 or not self.lr > 0 or self.weight < 0 or self.slack < 0:
-            raise InputError(f"SITCOM: got {self}; needs iterations >= 1, lr > 0, weight >= 0 and slack >= 0")
+        check_whole("iterations", self.iterations, 1, why="the calls of a step at most")
+        check_positive("lr", self.lr, "Adam's step")
+        check_not_negative("weight", self.weight, "how strongly v is held at x_t")
+        check_not_negative("slack", self.slack, "added to sigma_y where the inner loop may end")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         return standard_normal(problem, noise), {}

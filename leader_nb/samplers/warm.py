@@ -10,7 +10,7 @@ from leader_nb.errors import InputError
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import DefaultSteps, Falls, Sampler, Step
+from leader_nb.samplers.base import DefaultSteps, Falls, Sampler, Step, check_positive, check_share
 from leader_nb.schedule import Schedule
 from leader_nb.tree import Tree
 
@@ -26,6 +26,9 @@ class WarmStart:
 
     sampler: Sampler
     abar: float
+
+    def __post_init__(self) -> None:
+        check_share("abar", self.abar, "that of the first time")
 
     @property
     def needs_gradient(self) -> bool:
@@ -52,8 +55,7 @@ def warm_start(
 ) -> tuple[WarmStart, tuple[int, ...]]:
     """(host, grid): `sampler` begun at noise level `sigma` (sigma_bar, for images in [-1, 1]), and its falling times."""
     schedule = schedule or Schedule()
-    if not sigma > 0:
-        raise InputError(f"sigma: got {sigma:g}; give the noise level to begin at, above 0")
+    check_positive("sigma", sigma, "the noise level to begin at")
     top = schedule.nearest_time(sigma)
     if not 1 <= steps <= top + 1:
         raise InputError(f"steps: got {steps}; give 1 to {top + 1}, the times from sigma_bar {sigma:g} down")

@@ -52,12 +52,9 @@ class ProjDiff:
         check_positive("lr", self.lr, "the step towards the network's answer (1 takes it whole)")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
+        if self.form == "flat":
+            check_flat(problem)
         A = problem.operator
-        if self.form == "flat" and problem.sigma_y.any() and not flat_spectrum(A).all():
-            raise InputError(
-                "form: 'flat' needs a mask, an average or another operator with equal singular values; use"
-                " ProjDiff(form='general'), or DDRM or DDNM+"
-            )
         seen, first = A.gain() * A.Ut(problem.y), torch.ones(len(problem), dtype=torch.bool)
         return standard_normal(problem, noise), {"seen": seen, "x0": 0 * seen, "x_o": 0 * seen, "first": first}
 
@@ -100,3 +97,11 @@ def flat_spectrum(A: Operator) -> Tensor:
     """Whether the singular values that are not zero are all the same, for each image, (1 or B, 1, 1, 1)."""
     largest = A.s.amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(A.s > 0, A.s, largest).amin(dim=(1, 2, 3), keepdim=True) > (1 - 1e-5) * largest
+
+
+def check_flat(problem: Problem) -> None:
+    if problem.sigma_y.any() and not flat_spectrum(problem.operator).all():
+        raise InputError(
+            "form: 'flat' needs a mask, an average or another operator with equal singular values; use"
+            " ProjDiff(form='general'), or DDRM or DDNM+"
+        )

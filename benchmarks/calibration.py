@@ -11,7 +11,8 @@ measurement leaves something open:
     target "own"    repeated sampling against the squared error of its own restoration, the mean of its runs
 
 "edges" is a control that knows nothing of diffusion: the local mean square step between neighbours in the restoration.
-"probes" are 16 of Hutchinson's, smoothed: the network's own covariance as far as it can be had at that price.
+"probes" are 16 of Hutchinson's, smoothed: the network's own covariance as far as it can be had at that price. They are asked
+at three levels, and paid for at the one where they are read. `--probes` makes their rows alone and leaves the others.
 "repeat 8x100" is the variance over 8 whole runs: 8 times the network calls of the run it judges; `--long` says for which tasks.
 "repeat 8x12" has 8 runs of 12 steps, 96 calls: as many as the single run, an eighth of the other. `calls` counts them, the
 judged run's own 100 included.
@@ -65,7 +66,7 @@ from leader_nb.zoo import add_device
 TASKS = ("inpaint70@0", "sr4@0", "gaussian@0.05", "sr4@0.05")
 LONG = ("inpaint70@0", "sr4@0.05")
 LEVELS = (3.0, 2.0, 1.4, 1.0, 0.6, 0.3, 0.15, 0.1)
-PROBES, PROBED = 16, (0.3,)  # how many of the dear probes, and where they are asked
+PROBES, PROBED = 16, (0.3, 0.15, 0.1)  # how many of the dear probes, and where they are asked: near where free maps are best
 TABLE_TIMES = (20, 60, 100, 150, 200, 250, 300, 350, 400, 450, 500)
 RUNS, STEPS, SHORT = 8, 100, 12
 FLAT = "flat (E2)"
@@ -171,17 +172,21 @@ def estimators(prior: Prior, training: Tensor) -> dict[str, Any]:
 
 
 def predictions(
-    task: str, prior: Prior, x: Tensor, free: dict[str, Any], long: bool = True
+    task: str, prior: Prior, x: Tensor, free: dict[str, Any], repeats: tuple[int, ...] = (SHORT, STEPS)
 ) -> tuple[dict[tuple[str, str, float], Prediction], dict[str, float]]:
-    """(target, predictor, level) -> prediction for photographs x, and the PSNR of each restoration; `long`: with 8 x 100."""
+    """(target, predictor, level) -> prediction for photographs x, and the PSNR of each restoration.
+
+    `repeats`: the steps of the repeated runs, SHORT or STEPS.
+    """
     spec = parse_task(task)
     problem, sampler = spec.measure(x), host("ddnm", spec.sigma)
     watch = Watch(free, {min(990, 10 * round(prior.schedule.nearest_time(v) / 10)): v for v in LEVELS})
     first = restore(problem, prior, sampler, noise=noise_for(len(x), seed=1), covariance=watch).image
-    again = {f"repeat {RUNS}x{SHORT}": torch.stack(repeated(problem, prior, sampler, SHORT, range(1, RUNS + 1)))}
-    if long:
-        more = repeated(problem, prior, sampler, STEPS, range(2, RUNS + 1))
-        again[f"repeat {RUNS}x{STEPS}"] = torch.stack([first, *more])
+    again = {}
+    for steps in repeats:
+        known = [first] if steps == STEPS else []
+        more = repeated(problem, prior, sampler, steps, range(1 + len(known), RUNS + 1))
+        again[f"repeat {RUNS}x{steps}"] = torch.stack([*known, *more])
     everywhere = torch.ones_like(x[:, 0], dtype=torch.bool)
     closed = problem.operator.s[:, 0] > 0 if isinstance(problem.operator, Mask) and not spec.sigma else ~everywhere
     found = {}
@@ -268,12 +273,14 @@ def bins_of(
     return [{"bin": b} | dict(zip(names, row, strict=True)) for b, row in enumerate(zip(*columns, strict=True))]
 
 
-def task_rows(task: str, prior: Prior, fit: Tensor, test: Tensor, free: dict[str, Any], long: bool) -> tuple[list, list]:
+def task_rows(
+    task: str, prior: Prior, fit: Tensor, test: Tensor, free: dict[str, Any], repeats: tuple[int, ...]
+) -> tuple[list, list]:
     """The rows of both tables for a task."""
     start = time.process_time()
-    fitted, _ = predictions(task, prior, fit, free, long)
+    fitted, _ = predictions(task, prior, fit, free, repeats)
     keys = chosen(fitted)
-    judged, quality = predictions(task, prior, test, free, long)
+    judged, quality = predictions(task, prior, test, free, repeats)
     table, bins = [], []
     base = next(k for k in keys if k[:2] == ("final", FLAT))
     flat = judged[base].scores(fitted[base].factor())
@@ -290,6 +297,13 @@ def task_rows(task: str, prior: Prior, fit: Tensor, test: Tensor, free: dict[str
     return table, bins
 
 
+def with_probes(old: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    """The table with the probes of `made` in place of its own, at the end of their task."""
+    made = made[made["predictor"] == "probes"]
+    table = pd.concat([old[(old["predictor"] != "probes") | ~old["task"].isin(made["task"])], made], ignore_index=True)
+    return table.iloc[table["task"].map(list(old["task"].unique()).index).argsort(kind="stable")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, help="folder of photographs; photos.csv in or beside it says which are test")
@@ -298,6 +312,7 @@ def main() -> None:
     parser.add_argument("--judge", default="test", choices=("train", "test"), help="train: other training photographs")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--long", nargs="+", default=LONG, help="tasks for which 8 whole runs are made as well")
+    parser.add_argument("--probes", action="store_true", help="the rows of the probes alone, into the tables that are there")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--out", default="benchmarks/results")
     add_device(parser)
@@ -308,12 +323,17 @@ def main() -> None:
     chosen_files = training[::every][: args.fit], others[: args.count or None], training[1::8]
     fit, test, more = (torch.cat([load_image(f, args.size) for f in files]).to(args.device) for files in chosen_files)
     free = estimators(prior, more)
+    free = {FLAT: free[FLAT]} if args.probes else free
+    files = [Path(args.out) / f"calibration{end}.csv" for end in ("", "_bins")]
+    old = [pd.read_csv(file) for file in files] if args.probes else []
     table, bins = [], []
     for task in args.tasks:
-        found, counted = task_rows(task, prior, fit, test, free, task in args.long)
+        repeats = () if args.probes else (SHORT, STEPS) if task in args.long else (SHORT,)
+        found, counted = task_rows(task, prior, fit, test, free, repeats)
         table, bins = table + found, bins + counted
-        pd.DataFrame(table).round(4).to_csv(Path(args.out) / "calibration.csv", index=False)
-        pd.DataFrame(bins).round(7).to_csv(Path(args.out) / "calibration_bins.csv", index=False)
+        made = [pd.DataFrame(table).round(4), pd.DataFrame(bins).round(7)]
+        for i, file in enumerate(files):
+            (with_probes(old[i], made[i]) if args.probes else made[i]).to_csv(file, index=False)
     frame = pd.DataFrame(table)
     print(frame[frame.target != "x0"].round(3).to_string())
 

@@ -17,23 +17,31 @@ One row per prior, host, task, estimator and bin of sigma: medians over images o
 and the mean share of negative values. `correlation_5x5` is that of the maps averaged over channels and blocks of 5 x 5 pixels,
 for the networks; `truth_negative` is the share of the judge's own values below zero, which no exact posterior mean would have.
 E2 and E3 are fitted on samples of the mixtures, on training digits, and on the training photographs of `--train`, without
-which they sit out. "E3*E14" and "E10*E14" are geometric means of two maps, an idea that was tried and not kept. E4 needs a
-network with a variance head, which none of the priors has; tests/test_estimators.py has its closed form.
+which they sit out. "E5" is one probe and "E5 m=8 5x5" the mean of eight, both averaged over 5 x 5 pixels; "E5 m=8" are eight
+as they come. "E3*E14" and "E10*E14" are geometric means of two maps, an idea that was tried and not kept. E4 needs a network
+with a variance head, which none of the priors has; tests/test_estimators.py has its closed form.
 
-A cell (prior, host, task) of which the table has as many images is skipped, and each is written when it is done: after a kill,
-start again. estimators_summary.csv, written beside the table, says where the goals are met (see `summary`).
+What would more evidence do? For the photo network alone: m backward passes at a step in "E5 m=64 5x5", "Haar m=8" and "Haar
+m=64" (see `HaarProbes`); and four times as many steps, hence secants, in the host "ddnm, 400 steps", which E14 watches as it
+is and as "E14 long", whose memory spans the same noise levels as at 100 steps.
+
+A cell (prior, host, task) of which the table has all that was asked for, of as many images, is skipped, and each is written
+when it is done: after a kill, start again. `--only` scores some estimators and leaves the rows of the others, at little cost
+where `--cache` has what the judges said. estimators_summary.csv, written beside the table, says where the goals are met (see
+`summary`).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -57,12 +65,17 @@ from leader_nb.covariance import (
     fit_head,
     measure_table,
 )
+from leader_nb.covariance.common import clipped
+from leader_nb.covariance.probes import probed as probe_mean
+from leader_nb.covariance.probes import with_graph
+from leader_nb.covariance.pyramid import SLOPES, analyse, pixels
 from leader_nb.data import BUILTIN_PHOTOS, builtin_photo, load_image
 from leader_nb.digits import digits
 from leader_nb.operators import inpainting
 from leader_nb.oracle import exact_covariance
 from leader_nb.priors import Belief, Meter
 from leader_nb.samplers import Sampler
+from leader_nb.schedule import uniform_grid
 from leader_nb.train import image_files
 from leader_nb.tree import Tree
 from leader_nb.zoo import add_device
@@ -70,7 +83,8 @@ from leader_nb.zoo import add_device
 PRIORS = ("mixture", "photo", "digits")
 MEASURED = ("sr4@0.05", "motion@0.05", "cs25@0.05", "sr4@0", "gaussian@0.05", "inpaint70@0")  # those of protocol.md
 TASKS = ("none", "none, eta 0", *MEASURED)
-HOSTS = ("ddnm", "ddpg", "projdiff", "idpg")
+FINER = "ddnm, 400 steps"
+HOSTS = ("ddnm", "ddpg", "projdiff", "idpg", FINER)
 NETWORK_MORE = ("sr4@0.05", "inpaint70@0")  # with hosts other than DDNM and DDNM+
 LEVELS = (3.0, 2.0, 1.4, 1.0, 0.6, 0.3, 0.15, 0.1)  # centres of the bins, on a log scale
 NETWORK_LEVELS = (3.0, 2.0, 1.0, 0.3, 0.1)  # dearer to judge
@@ -126,6 +140,12 @@ def free(table: Any = None, head: Any = None) -> dict[str, Any]:
     }
 
 
+def finer() -> dict[str, Any]:
+    """E14 where steps are four times as many: with its own memory, and with one that is as long in noise levels."""
+    usual = PyramidSecant()
+    return {"E14": usual, "E14 long": replace(usual, keep=usual.keep**0.25, keep_local=usual.keep_local**0.25)}
+
+
 @dataclass(frozen=True)
 class Blend:
     """The geometric mean of two maps."""
@@ -139,10 +159,38 @@ class Blend:
         return (a * b).sqrt(), {"first": one, "second": two}
 
 
+@dataclass(frozen=True)
+class HaarProbes:
+    """The form of E14 with other evidence: the slope of each Haar coefficient is the mean of `probes` random signs v on it,
+    v * (H J^T H^T v), in place of a Wiener filter's and of the secants. H is orthonormal, and pixels are E14's."""
+
+    probes: int
+
+    def update(self, belief: Belief, injected: Tensor | None, memory: Tree) -> tuple[Tensor, Tree]:
+        kept = with_graph(belief)
+        back = torch.func.vjp(analyse, belief.x0)[1]
+
+        def product(v: Tensor) -> Tensor:
+            return analyse(belief.abar.sqrt() * kept.vjp(back(v)[0]))
+
+        slope = probe_mean(belief, product, self.probes, seed=0) / belief.sigma**2
+        return clipped(belief.sigma**2 * pixels(slope.clamp(*SLOPES)), belief.sigma), memory
+
+
 def dear(every: bool = True) -> dict[str, Any]:
-    """The ones that do; without `every` only two, for the networks, where they are dear."""
-    probes: dict[str, Any] = {"E5": Hutchinson(1, 5), "E5 m=8": Hutchinson(8)}
+    """The ones that do call it; without `every` only three, for the networks, where they are dear."""
+    probes: dict[str, Any] = {"E5": Hutchinson(1, 5), "E5 m=8": Hutchinson(8), "E5 m=8 5x5": Hutchinson(8, 5)}
     return probes | ({"E6": ForwardProbes(1, 5), "E7": DifferenceProbes(1, 5), "E8": RowSums()} if every else {})
+
+
+def more() -> dict[str, Any]:
+    """What more evidence at one step would do, in windows and in the form of E14: for the photo network."""
+    return {"E5 m=64 5x5": Hutchinson(64, 5), "Haar m=8": HaarProbes(8), "Haar m=64": HaarProbes(64)}
+
+
+def picked(estimators: dict[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
+    """Those whose names are in `only`; all, without it."""
+    return {name: e for name, e in estimators.items() if only is None or name in only}
 
 
 def kept(truth: Any, folder: str | None, cell: str) -> Any:
@@ -213,9 +261,9 @@ def probed(probes: int, chunk: int = 32) -> Any:
 
 def rows(name: str, host_name: str, task: str, prior: Prior, x: Tensor, watch: Watch) -> list[dict[str, object]]:
     """Run, and one row per estimator and level."""
-    problem, sampler = posed(task, x, host_name)
+    problem, sampler = posed(task, x, paced(host_name)[0])
     noise = noise_for(len(x), seed=1)
-    for state in trajectory(problem, prior, sampler, noise=noise, covariance=watch):
+    for state in trajectory(problem, prior, sampler, grid=paced(host_name)[1], noise=noise, covariance=watch):
         if state.t[0].item() <= min(watch.levels):
             break
     table: list[dict[str, object]] = []
@@ -227,6 +275,12 @@ def rows(name: str, host_name: str, task: str, prior: Prior, x: Tensor, watch: W
             table.append(key | scores(found.double(), truth.diagonal.double(), truth.reliability.double()))
             table[-1] |= {} if truth.values is None else sampled(found.double(), truth)
     return table
+
+
+def paced(host_name: str) -> tuple[str, int]:
+    """A host's own name and its number of steps: "ddnm, 400 steps"."""
+    name, _, steps = host_name.partition(", ")
+    return name, int(steps.split()[0]) if steps else 100
 
 
 def posed(task: str, x: Tensor, host_name: str) -> tuple[Problem, Sampler]:
@@ -277,35 +331,39 @@ def coarse(found: Tensor, truth: Tensor) -> float:
     return alike(a, b).median().item()
 
 
-def times(prior: Prior, levels: Sequence[float] = LEVELS) -> set[int]:
-    """The times of the 100-step grid nearest to the levels."""
-    return {min(990, 10 * round(prior.schedule.nearest_time(level) / 10)) for level in levels}
+def times(prior: Prior, levels: Sequence[float] = LEVELS, steps: int = 100) -> set[int]:
+    """The times of the grid nearest to the levels."""
+    grid, wanted = uniform_grid(steps, prior.schedule), [prior.schedule.nearest_time(level) for level in levels]
+    return {min(grid, key=lambda t: abs(t - time)) for time in wanted}
 
 
-Cells = Iterator[tuple[str, str, str, Callable[[], list[dict[str, object]]]]]  # prior, host, task, and what makes its rows
+Cells = Iterator[tuple[str, str, str, Watch, Callable[[], list[dict[str, object]]]]]  # prior, host, task, what makes its rows
 
 
-def mixture_cells(name: str, mixture: GaussianMixture, images: int, hosts: Sequence[str]) -> Cells:
+def mixture_cells(name: str, mixture: GaussianMixture, images: int, args: argparse.Namespace) -> Cells:
     prior, training = mixture.prior(), mixture.sample(200, torch.Generator().manual_seed(9))
     tools = measure_table(prior, training, CALIBRATION), fit_head(prior, training, CALIBRATION)
     x = mixture.sample(images, torch.Generator().manual_seed(3))
-    for host_name in hosts:
+    for host_name in [h for h in args.hosts if h != FINER]:
         for task in TASKS if host_name == "ddnm" else MEASURED:
             paid = dear() if host_name == "ddnm" and task != "none, eta 0" else {}
-            watch = Watch(free(*tools), paid, times(prior), exact(mixture))
-            yield name, host_name, task, partial(rows, name, host_name, task, prior, x, watch)
+            watch = Watch(picked(free(*tools), args.only), picked(paid, args.only), times(prior), exact(mixture))
+            yield name, host_name, task, watch, partial(rows, name, host_name, task, prior, x, watch)
 
 
 def network_cells(name: str, x: Tensor, training: Tensor | None, truth: Any, args: argparse.Namespace) -> Cells:
     """The cells of a trained prior on images x; E2 and E3 are fitted on `training`."""
-    prior, x, cache, hosts = load_prior(name, args.device), x.to(args.device), args.cache, args.hosts
+    prior, x, photo = load_prior(name, args.device), x.to(args.device), name == "photo-small"
     training = None if training is None else training.to(args.device)
     tools = () if training is None else [make(prior, training, CALIBRATION) for make in (measure_table, fit_head)]
-    for host_name in hosts:
-        paid = dear(every=False) if host_name == "ddnm" else {}
+    for host_name in [h for h in args.hosts if photo or h != FINER]:
+        paid = dear(every=False) | (more() if photo else {}) if host_name == "ddnm" else {}
+        unpaid = finer() if host_name == FINER else free(*tools)
+        levels = times(prior, NETWORK_LEVELS, paced(host_name)[1])
         for task in MEASURED if host_name == "ddnm" else NETWORK_MORE:
-            watch = Watch(free(*tools), paid, times(prior, NETWORK_LEVELS), kept(truth, cache, f"{name}, {host_name}, {task}"))
-            yield name, host_name, task, partial(rows, name, host_name, task, prior, x, watch)
+            judge = kept(truth, args.cache, f"{name}, {host_name}, {task}")
+            watch = Watch(picked(unpaid, args.only), picked(paid, args.only), levels, judge)
+            yield name, host_name, task, watch, partial(rows, name, host_name, task, prior, x, watch)
 
 
 def photo_cells(args: argparse.Namespace) -> Cells:
@@ -325,20 +383,26 @@ def digit_cells(args: argparse.Namespace) -> Cells:
 
 
 def merged(kept: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
-    """The table with the rows of a cell that was just made in place of those it had."""
+    """The table with the rows that were just made in place of those it had of the same estimators, and those of the same
+    cell that are of another number of images."""
     if not len(kept):
         return made
-    key = ["prior", "host", "task"]
-    old = kept.merge(made[key].drop_duplicates(), on=key, how="left", indicator=True)["_merge"].to_numpy() == "both"
-    return pd.concat([kept[~old], made], ignore_index=True)
+    cell = ["prior", "host", "task"]
+    same, counted = (in_both(kept, made, [*cell, *more]) for more in (["estimator"], ["images"]))
+    return pd.concat([kept[~same & (counted | ~in_both(kept, made, cell))], made], ignore_index=True)
 
 
-def has(table: pd.DataFrame, prior: str, host_name: str, task: str, images: int) -> bool:
-    """Whether the table has that cell, of as many images."""
+def in_both(kept: pd.DataFrame, made: pd.DataFrame, key: list[str]) -> np.ndarray:
+    """Which rows of `kept` have a row of `made` with the same key."""
+    return kept.merge(made[key].drop_duplicates(), on=key, how="left", indicator=True)["_merge"].to_numpy() == "both"
+
+
+def has(table: pd.DataFrame, prior: str, host_name: str, task: str, images: int, names: Iterable[str]) -> bool:
+    """Whether the table has that cell, of as many images, with all those estimators."""
     if not len(table):
         return False
     cell = table[(table["prior"] == prior) & (table["host"] == host_name) & (table["task"] == task)]
-    return len(cell) > 0 and bool((cell["images"] == images).all())
+    return bool((cell["images"] == images).all()) and set(names) <= set(cell["estimator"])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -364,14 +428,15 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=64)
     parser.add_argument("--train", help="folder of photographs: E2 and E3 learn on its train split, its test split is judged")
     parser.add_argument("--cache", help="folder for what the judges of the networks said, to score other estimators later")
+    parser.add_argument("--only", nargs="+", help="score these estimators alone; the rows of others stay")
     parser.add_argument("--out", default="benchmarks/results/estimators.csv")
     add_device(parser)
     args = parser.parse_args()
     out = Path(args.out)
     table = pd.read_csv(out) if out.is_file() else pd.DataFrame()
     out.parent.mkdir(parents=True, exist_ok=True)
-    for prior, host_name, task, make in cells(args):
-        if task not in args.tasks or has(table, prior, host_name, task, args.images):
+    for prior, host_name, task, watch, make in cells(args):
+        if task not in args.tasks or has(table, prior, host_name, task, args.images, [*watch.free, *watch.dear]):
             continue
         start = time.process_time()
         table = merged(table, pd.DataFrame(make()).round(4))
@@ -390,8 +455,8 @@ def cells(args: argparse.Namespace) -> Cells:
     if "digits" in args.priors:
         yield from digit_cells(args)
     if "mixture" in args.priors:
-        yield from mixture_cells("mixture 1x16x16", image_mixture(16), args.images, args.hosts)
-        yield from mixture_cells("mixture 3x8x8", image_mixture(8, channels=3), args.images, args.hosts)
+        yield from mixture_cells("mixture 1x16x16", image_mixture(16), args.images, args)
+        yield from mixture_cells("mixture 3x8x8", image_mixture(8, channels=3), args.images, args)
 
 
 if __name__ == "__main__":

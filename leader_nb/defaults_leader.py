@@ -22,28 +22,50 @@ class TunedLeader:
 
 
 TABLE: tuple[TunedLeader, ...] = (
-    TunedLeader("ddpg", "sr", 0.05, 1e-05, "both"),
-    TunedLeader("ddpg", "gaussian", 0.05, 0.0001, "both"),
-    TunedLeader("ddpg", "sr", 0, 0.0003, "both"),
-    TunedLeader("projdiff", "sr", 0.05, 0.0003, "none"),
-    TunedLeader("projdiff", "gaussian", 0.05, 0.0003, "none"),
-    TunedLeader("projdiff", "sr", 0, 0.0003, "both"),
-    TunedLeader("diffpir", "sr", 0.05, 0.0001, "both"),
-    TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
-    TunedLeader("diffpir", "sr", 0, 1e-05, "both"),
     TunedLeader("ddnm", "sr", 0.05, 0.0003, "both"),
     TunedLeader("ddnm", "gaussian", 0.05, 0.0003, "both"),
     TunedLeader("ddnm", "sr", 0, 0.0003, "both"),
     TunedLeader("ddrm", "sr", 0.05, 0.0003, "both"),
     TunedLeader("ddrm", "gaussian", 0.05, 0.0003, "both"),
     TunedLeader("ddrm", "sr", 0, 0.0003, "none"),
+    TunedLeader("idpg", "sr", 0.05, 0.0003, "none"),
+    TunedLeader("idpg", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("idpg", "sr", 0, 0.0003, "both"),
+    TunedLeader("ddpg", "sr", 0.05, 1e-05, "both"),
+    TunedLeader("ddpg", "gaussian", 0.05, 3e-05, "ucpm"),
+    TunedLeader("ddpg", "sr", 0, 0.0003, "both"),
+    TunedLeader("projdiff", "sr", 0.05, 0.0003, "none"),
+    TunedLeader("projdiff", "gaussian", 0.05, 0.0003, "none"),
+    TunedLeader("projdiff", "sr", 0, 0.0003, "both"),
+    TunedLeader("dps", "sr", 0.05, 0.0003, "none"),
+    TunedLeader("dps", "gaussian", 0.05, 0.0001, "both"),
+    TunedLeader("dps", "sr", 0, 0.0001, "both"),
+    TunedLeader("diffpir", "sr", 0.05, 0.0001, "both"),
+    TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
+    TunedLeader("diffpir", "sr", 0, 1e-05, "both"),
     TunedLeader("pirp", "sr", 0.05, 3e-05, "ucpm"),
     TunedLeader("pirp", "gaussian", 0.05, 0.0003, "none"),
     TunedLeader("pirp", "sr", 0, 0.0003, "both"),
 )
 
 
-FLAT: tuple[TunedLeader, ...] = ()
+FLAT: tuple[TunedLeader, ...] = (
+    TunedLeader("idpg", "sr", 0.05, 0.0003, "none"),
+    TunedLeader("idpg", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("idpg", "sr", 0, 0.0003, "both"),
+    TunedLeader("ddpg", "sr", 0.05, 1e-05, "both"),
+    TunedLeader("ddpg", "gaussian", 0.05, 3e-05, "both"),
+    TunedLeader("ddpg", "sr", 0, 3e-05, "ucpm"),
+    TunedLeader("projdiff", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("projdiff", "gaussian", 0.05, 0.0003, "none"),
+    TunedLeader("projdiff", "sr", 0, 0.0003, "both"),
+    TunedLeader("dps", "sr", 0.05, 0.0001, "both"),
+    TunedLeader("dps", "gaussian", 0.05, 0.0001, "both"),
+    TunedLeader("dps", "sr", 0, 1e-05, "both"),
+    TunedLeader("diffpir", "sr", 0.05, 3e-05, "ucpm"),
+    TunedLeader("diffpir", "gaussian", 0.05, 0, "ucpm"),
+    TunedLeader("diffpir", "sr", 0, 0.0003, "none"),
+)
 
 
 def tuned_leader(host: str, task: object, flat: bool = False) -> tuple[float, str] | None:

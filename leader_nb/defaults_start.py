@@ -53,6 +53,12 @@ TABLE: tuple[TunedStart, ...] = (
     TunedStart("diffpir", "motion", 0.05, 0.7),
     TunedStart("diffpir", "inpaint", 0, 0.9),
     TunedStart("diffpir", "cs", 0.05, 0.9),
+    TunedStart("idpg", "sr", 0, 0.9),
+    TunedStart("idpg", "sr", 0.05, 0.9),
+    TunedStart("idpg", "gaussian", 0.05, 0.2),
+    TunedStart("idpg", "motion", 0.05, 0.8),
+    TunedStart("ddrm", "inpaint", 0, 0.9),
+    TunedStart("ddrm", "cs", 0.05, 0.9),
 )
 
 

@@ -64,7 +64,6 @@ PARTS: dict[str, Part] = {
         "table_tuned",
     ),
     "sitcom": Part(("sitcom",), TASKS, FOUR, "table_sitcom", steps=20, count=8),
-    "128": Part(("ddnm",), TASKS, FOUR, "table_128", size=128),
 }
 
 

@@ -16,7 +16,9 @@ from torch import Tensor
 from laws import close, generator, normal
 from leader_nb import GaussianMixture, Problem, image_mixture, parse_task
 from leader_nb.covariance import Isotropic, ScoreSquared
+from leader_nb.covariance.pyramid import analyse, pixels
 from leader_nb.operators.pixelwise import Mask
+from leader_nb.schedule import uniform_grid
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -155,7 +157,7 @@ def test_a_watched_run_is_the_run(calibration: ModuleType, mixture: GaussianMixt
     monkeypatch.setattr(calibration, "RUNS", 3)
     x = mixture.sample(2, generator(4)).clamp(-1, 1)
     free = {"flat": Isotropic(), "score": ScoreSquared()}
-    found, quality = calibration.predictions("inpaint70@0", mixture.prior(), x, free, long=True)
+    found, quality = calibration.predictions("inpaint70@0", mixture.prior(), x, free, repeats=(12,))
     assert {(t, n) for t, n, _ in found} >= {
         ("final", "edges"),
         ("final", "repeat 3x12"),
@@ -167,6 +169,15 @@ def test_a_watched_run_is_the_run(calibration: ModuleType, mixture: GaussianMixt
         assert p.open.double().mean().item() == pytest.approx(1.0 if target == "x0" else 0.7, abs=0.01)
     assert calibration.calls("flat", "final") == (12, 0) and calibration.calls("probes", "final")[0] == 13
     assert set(quality) == {"one run", "repeat 3x12"}
+
+
+def test_probes_take_the_place_of_old_ones(calibration: ModuleType) -> None:
+    """They stand at the end of their task; what else was made again is dropped, and other tasks stay."""
+    old = [("a", "probes", 1), ("a", "E", 2), ("b", "probes", 3), ("b", "E", 4)]
+    made = [("a", "probes", 5), ("a", "probes", 6), ("a", "E", 7)]
+    tables = (pd.DataFrame(rows, columns=["task", "predictor", "rank"]) for rows in (old, made))
+    found = calibration.with_probes(*tables).to_numpy().tolist()
+    assert found == [["a", "E", 2], ["a", "probes", 5], ["a", "probes", 6], ["b", "probes", 3], ["b", "E", 4]]
 
 
 def test_summary_of_the_estimators(estimators: ModuleType) -> None:
@@ -247,15 +258,57 @@ def test_committed_calibration_is_complete(calibration: ModuleType) -> None:
 
 
 def test_cells_are_skipped_and_replaced(estimators: ModuleType) -> None:
-    """A cell counts if it has as many images; made again, its rows replace the old ones, and no others."""
-    key = {"prior": "p", "host": "h", "estimator": "E"}
-    table = pd.DataFrame([key | {"task": task, "images": images, "trace_ratio": 1.0} for task, images in (("a", 8), ("b", 16))])
-    assert estimators.has(table, "p", "h", "b", 16)
-    assert not any(estimators.has(t, "p", "h", task, 16) for t, task in ((table, "a"), (table, "c"), (pd.DataFrame(), "b")))
-    made = pd.DataFrame([key | {"task": "a", "images": 16, "trace_ratio": 2.0}])
+    """A cell counts if it has all estimators on as many images; what is made again replaces its own rows, and no others."""
+    key = {"prior": "p", "host": "h"}
+    cells = (("a", 8, "E"), ("b", 16, "E"), ("b", 16, "F"))
+    table = pd.DataFrame([key | {"task": task, "images": n, "estimator": e, "trace_ratio": 1.0} for task, n, e in cells])
+    assert estimators.has(table, "p", "h", "b", 16, ["F", "E"]) and not estimators.has(table, "p", "h", "b", 16, ["E", "G"])
+    empty = pd.DataFrame()
+    assert not any(estimators.has(t, "p", "h", task, 16, ["E"]) for t, task in ((table, "a"), (table, "c"), (empty, "b")))
+    made = pd.DataFrame([key | {"task": t, "images": 16, "estimator": "E", "trace_ratio": 2.0} for t in ("a", "b")])
     after = estimators.merged(table, made)
-    assert after[["task", "images", "trace_ratio"]].to_numpy().tolist() == [["b", 16, 1.0], ["a", 16, 2.0]]
-    assert estimators.merged(pd.DataFrame(), made).equals(made)
+    columns = ["task", "images", "estimator", "trace_ratio"]
+    assert after[columns].to_numpy().tolist() == [["b", 16, "F", 1.0], ["a", 16, "E", 2.0], ["b", 16, "E", 2.0]]
+    other = made.assign(estimator="G")  # of other images than the old rows of a, of as many as those of b
+    assert estimators.merged(table, other)[columns].to_numpy().tolist() == [
+        ["b", 16, "E", 1.0],
+        ["b", 16, "F", 1.0],
+        ["a", 16, "G", 2.0],
+        ["b", 16, "G", 2.0],
+    ]
+    assert estimators.merged(empty, made).equals(made)
+    assert estimators.picked({"E": 1, "F": 2}, ["F"]) == {"F": 2} and estimators.picked({"E": 1}, None) == {"E": 1}
+
+
+def test_finer_walks(estimators: ModuleType) -> None:
+    """Four times the steps: the times are on their grid and nearer to the levels; four steps of memory forget what one did."""
+    assert estimators.paced("ddpg") == ("ddpg", 100) and estimators.paced(estimators.FINER) == ("ddnm", 400)
+    prior = image_mixture(8).prior()
+    for steps in (100, 400):
+        found = estimators.times(prior, steps=steps)
+        assert found <= set(uniform_grid(steps, prior.schedule)) and len(found) == len(estimators.LEVELS)
+        spacing = 1000 / steps
+        gaps = [min(abs(prior.schedule.nearest_time(v) - t) for t in found) for v in estimators.LEVELS]
+        assert max(gaps) <= spacing / 2 + 1
+    usual, long = estimators.finer().values()
+    assert long.keep**4 == pytest.approx(usual.keep) and long.keep_local**4 == pytest.approx(usual.keep_local)
+
+
+def test_haar_probes_measure_the_slopes_of_coefficients(estimators: ModuleType) -> None:
+    """Where the covariance is diagonal in the Haar basis one probe is exact; elsewhere many tend to diag H J H^T."""
+    H = analyse(torch.eye(64, dtype=torch.float64).view(64, 1, 8, 8)).view(64, 64).T
+    spread = torch.linspace(0.1, 2.0, 64, dtype=torch.float64)
+    mixture = GaussianMixture(torch.zeros(1), torch.zeros(1, 64), H.T[None], spread[None], (1, 8, 8))
+    belief = mixture.prior()(mixture.sample(2, generator(0)), torch.full((2,), 150))
+    slope = (spread / (spread + belief.sigma[0].item() ** 2)).view(1, 1, 8, 8)
+    found = estimators.HaarProbes(1).update(belief, None, {})[0]
+    close(found, belief.sigma**2 * pixels(slope).expand_as(belief.x0), "one probe")
+    mixed = image_mixture(8)
+    belief = mixed.prior()(mixed.sample(1, generator(1)), torch.full((1,), 150))
+    cov = mixed.covariance(belief.xbar[0], belief.sigma.reshape(()))
+    exact = belief.sigma**2 * pixels((H @ cov @ H.T).diagonal().view(1, 1, 8, 8) / belief.sigma**2)
+    found = estimators.HaarProbes(150).update(belief, None, {})[0]
+    assert ((found - exact).square().mean() / exact.square().mean()).sqrt() < 0.08
 
 
 def test_probes_and_exact_pixels_agree(estimators: ModuleType) -> None:

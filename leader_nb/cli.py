@@ -27,7 +27,7 @@ from leader_nb.networks.published import PUBLISHED
 from leader_nb.presets import PRESETS
 from leader_nb.prior_report import prior_report
 from leader_nb.samplers import IMAGES, SAMPLERS
-from leader_nb.samplers.coverage import BEYOND, coverage, matrix
+from leader_nb.samplers.coverage import coverage, words
 from leader_nb.samplers.settings import stands_in
 from leader_nb.tasks import DEGRADATIONS, LIMITS, TASKS, VARIANTS, parse_task
 from leader_nb.train import DIGITS, TrainConfig, digits_config, train
@@ -350,10 +350,11 @@ def hosts_command(
 ) -> None:
     """Show which method does which task: as in the LEADer paper, or beyond it."""
     found = coverage(chosen("tasks", tasks, TASKS))
-    words = matrix(found).replace({BEYOND: "beyond"}).rename_axis(index=None, columns=None)
-    typer.echo(words.to_string())
+    typer.echo(words(found).rename_axis(index=None, columns=None).to_string())
     needy = ", ".join(found.loc[found["needs"] == "gradient", "host"].unique())
     typer.echo("\npaper: in Table 1 of the LEADer paper; beyond: N/A or missing there, and it runs here all the same.")
+    if found["diverges"].any():
+        typer.echo("*: with the prior photo-small it diverges.")
     for line in borrowed(found):
         typer.echo(line)
     typer.echo(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
-from leader_nb import SAMPLERS, Prediction, Prior, cli, host, parse_task, restore
-from leader_nb.errors import InputError
-from leader_nb.samplers.coverage import BEYOND, IN_PAPER, NO, PAPER, RELEASED, coverage, matrix
+from leader_nb import SAMPLERS, Prediction, Prior, cli, host, load_prior, noise_for, parse_task, restore
+from leader_nb.data import BUILTIN_PHOTOS, builtin_photo
+from leader_nb.errors import Diverged, InputError
+from leader_nb.samplers.coverage import BEYOND, DIVERGES, IN_PAPER, NO, PAPER, RELEASED, coverage, matrix
 from leader_nb.tasks import DEGRADATIONS, TASKS
 from test_samplers import brief
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 EVERY = [f"{kind}@{sigma}" for kind in DEGRADATIONS for sigma in (0, 0.05)]
 
 
@@ -98,6 +102,36 @@ def test_mistakes_are_refused() -> None:
         coverage(("motoin@0",))
 
 
+def diverged(name: str, task: str) -> bool:
+    """Whether a restoration of one photograph leaves the range of pictures, -1 to 1, by far."""
+    given = parse_task(task)
+    problem = given.measure(builtin_photo(BUILTIN_PHOTOS[3], 64), seed=0)
+    noise = noise_for(1, ids=(3,))
+    try:
+        image = restore(problem, load_prior("photo-small"), host(name, given.sigma), grid=50, noise=noise).image
+    except Diverged:
+        return True
+    return image.abs().max().item() > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DIVERGES)
+def test_the_stars_are_where_photo_small_diverges(name: str) -> None:
+    """On the fourth photograph; the same host ends well where no star is, and so does one that injects noise where one is."""
+    assert all(diverged(name, task) for task in DIVERGES[name])
+    assert not diverged(name, "sr4@0.05") and not diverged("ddpg", "inpaint70@0")
+
+
+def test_the_stars_agree_with_the_tables() -> None:
+    """What is in `table_diverged.csv` has a star; nothing that has one is in the table, with its host's own constants."""
+    kept, lost = (pd.read_csv(RESULTS / f"{name}.csv", usecols=["host", "task"]) for name in ("table", "table_diverged"))
+    stars = {(name, task) for name, tasks in DIVERGES.items() for task in tasks}
+    assert set(lost.itertuples(index=False, name=None)) <= stars
+    assert not stars & set(kept.itertuples(index=False, name=None))
+    found = coverage(hosts=("ddnm", *DIVERGES))
+    assert set(found.loc[found["diverges"] == "photo-small", ["host", "task"]].itertuples(index=False, name=None)) == stars
+
+
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["hosts"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -105,6 +139,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     motion = dict(zip(SAMPLERS, next(line for line in lines if line.startswith("motion")).split()[1:], strict=True))
     assert motion["ddrm"] == "beyond" and motion["ddpg"] == "paper"
     assert "dps, sitcom" in lines[-1]
+    mask = dict(zip(SAMPLERS, next(line for line in lines if line.startswith("inpaint70@0 ")).split()[1:], strict=True))
+    assert mask["idpg"] == "beyond*" and mask["ddpg"] == "beyond" and any(line.startswith("*: ") for line in lines)
     lent = [line for line in lines if "published for average pooling" in line]
     assert len(lent) == 1 and lent[0].startswith("On sr4 ") and lent[0].endswith(": projdiff:published.")
     assert any(line.startswith("On pool4 ") and "bicubic" in line and "ddpg:published" in line for line in lines)

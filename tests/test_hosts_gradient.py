@@ -24,8 +24,8 @@ from leader_nb.samplers import DDPG, DPS, IDPG, PIRP, PIRP_PLUS, SITCOM, DiffPIR
 from leader_nb.samplers.defaults_gradient import TABLE, tuned
 from leader_nb.samplers.diffpir import enlarged
 from leader_nb.samplers.dps import REFERENCE, ancestral
-from leader_nb.samplers.pirp import Spatial, Spectral, spectral
-from leader_nb.samplers.pirp import weight as edge_weight
+from leader_nb.samplers.gradient_priors import Spatial, Spectral, spectral
+from leader_nb.samplers.gradient_priors import weight as edge_weight
 from leader_nb.schedule import fractional_grid, quadratic_grid, strided_grid, uniform_grid
 from leader_nb.ucpm import UCPM, HuberTV
 from test_hosts_spectral import EAGER, Dense, abar, at, dense_problem, per_image, posterior

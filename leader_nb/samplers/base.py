@@ -1,4 +1,4 @@
-"""What every host shares: the contract of a step, and nothing else.
+"""What hosts share: the contract of a step, how a state is started, and how one is noised again.
 
 A host is a frozen dataclass with
 
@@ -20,6 +20,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from leader_nb.equations import predicted_noise
 from leader_nb.errors import InputError, kind_of
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
@@ -70,6 +71,23 @@ def image_by_image(f: Callable[..., Tensor], *batches: Tensor) -> Tensor:
 def standard_normal(problem: Problem, noise: Noise) -> Tensor:
     """x_T ~ N(0, I) in the shape of the image, its draw keyed by its own role."""
     return noise("x_T", problem.y.new_empty(len(problem), *problem.operator.image_shape))
+
+
+def renoised(
+    b: Belief, x0y: Tensor, abar_s: Tensor, noise: Noise, zeta: float, w: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(x_s, the fresh noise in it): a share zeta of the noise is fresh, the rest is what x0y implies, times w:
+
+    eps = (x_t - sqrt(abar) x0y) / sqrt(1 - abar)
+    x_s = sqrt(abar_s) x0y + sqrt(1 - abar_s) (sqrt(zeta) z + sqrt(1 - zeta) w eps)
+    """
+    spread = (1 - abar_s).sqrt()
+    injected = noise("step", x0y).mul_(spread * zeta**0.5)
+    implied = predicted_noise(b.x_t, x0y, b.abar).mul_(spread * (1 - zeta) ** 0.5 * w)
+    x = abar_s.sqrt() * x0y
+    x += implied
+    x += injected
+    return x, injected
 
 
 # Constants of a host, checked where it is made: each raises `InputError` for what is not such a number. `why` ends the message.

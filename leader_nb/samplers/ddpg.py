@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from leader_nb.equations import predicted_noise
 from leader_nb.errors import InputError, kind_of
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, check_share, standard_normal
+from leader_nb.samplers.base import Step, check_share, renoised, standard_normal
 from leader_nb.samplers.idpg import check_guidance, guidance, traversal, unguided
 from leader_nb.schedule import uniform_grid
 from leader_nb.tree import Tree
@@ -61,12 +60,8 @@ class DDPG:
         delta, (mu_bp, mu_ls) = traversal(abar_s, problem, self.gamma), self._steps(b, abar_s, problem)
         x0y = b.x0 + mu_bp * (1 - delta) * back_projection + mu_ls * delta * self.scale * least_squares
         x0y = torch.where(unguided(abar_s, problem), b.x0, x0y)
-        w, spread = torch.where(problem.noise_level > 0, delta, 1.0), (1 - abar_s).sqrt()
-        injected = spread * self.zeta**0.5 * noise("step", b.x0)
-        implied = spread * (1 - self.zeta) ** 0.5 * w * predicted_noise(b.x_t, x0y, b.abar)
-        x = abar_s.sqrt() * x0y
-        x += implied
-        x += injected
+        w = torch.where(problem.noise_level > 0, delta, 1.0)
+        x, injected = renoised(b, x0y, abar_s, noise, self.zeta, w)
         return Step(x0y, x, carry, injected)
 
     def _steps(self, b: Belief, abar_s: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leader_nb.equations import diffuse, predicted_noise
+from leader_nb.equations import diffuse
 from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
-from leader_nb.samplers.base import Step, check_positive, check_share, standard_normal
+from leader_nb.samplers.base import Step, check_positive, check_share, renoised, standard_normal
 from leader_nb.schedule import Schedule, quadratic_grid
 from leader_nb.tree import Tree
 
@@ -56,12 +56,7 @@ class DiffPIR:
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         abar_s = b.schedule.abar(s, b.x0)
         x0y = problem.operator.towards(b.x0.clamp(-1, 1), carry["seen"], self.rho(b, problem))
-        spread = (1 - abar_s).sqrt()
-        injected = noise("step", x0y).mul_(spread * self.zeta**0.5)
-        implied = predicted_noise(b.x_t, x0y, b.abar).mul_(spread * (1 - self.zeta) ** 0.5)
-        x = abar_s.sqrt() * x0y
-        x += implied
-        x += injected
+        x, injected = renoised(b, x0y, abar_s, noise, self.zeta)
         return Step(x0y, torch.where(abar_s == 1, b.x_t, x) if self.variant == "released" else x, carry, injected)
 
     def rho(self, b: Belief, problem: Problem) -> Tensor:

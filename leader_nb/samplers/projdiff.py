@@ -35,7 +35,9 @@ class ProjDiff:
     ("flat": masks, averages, grey, Hadamard); "auto" asks the operator. Our x_o is the paper's x_o / sqrt(alpha_o).
     Above the crossing sigma = r of a noisy problem `lr` has no effect, as in the released code, where x0 is overwritten by d
     before the step to d is taken (an alias): x_o is made from d there whatever lr, x_t from x_o, and x0 waits for the crossing.
-    The start x0 = D(x_T) costs a call of its own, T + 1 in all; UCPM acts on it in place of the first D_t(x_t).
+    The start x0 = D(x_T) costs a call of its own, T + 1 in all; a plug-in that modulates x0 acts on it in place of the first
+    D_t(x_t). We depart from the paper's x_T = sqrt(1 - abar_T) z: ours is z, of unit variance, as for every host, and larger
+    by 2.4e-5 of itself at T = 990.
     `lr` wants tuning for each task, see :func:`leader_nb.samplers.defaults_spectral.tuned`.
     """
 
@@ -50,12 +52,9 @@ class ProjDiff:
         check_positive("lr", self.lr, "the step towards the network's answer (1 takes it whole)")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
+        if self.form == "flat":
+            check_flat(problem)
         A = problem.operator
-        if self.form == "flat" and problem.sigma_y.any() and not flat_spectrum(A).all():
-            raise InputError(
-                "form: 'flat' needs a mask, an average or another operator with equal singular values; use"
-                " ProjDiff(form='general'), or DDRM or DDNM+"
-            )
         seen, first = A.gain() * A.Ut(problem.y), torch.ones(len(problem), dtype=torch.bool)
         return standard_normal(problem, noise), {"seen": seen, "x0": 0 * seen, "x_o": 0 * seen, "first": first}
 
@@ -98,3 +97,11 @@ def flat_spectrum(A: Operator) -> Tensor:
     """Whether the singular values that are not zero are all the same, for each image, (1 or B, 1, 1, 1)."""
     largest = A.s.amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(A.s > 0, A.s, largest).amin(dim=(1, 2, 3), keepdim=True) > (1 - 1e-5) * largest
+
+
+def check_flat(problem: Problem) -> None:
+    if problem.sigma_y.any() and not flat_spectrum(problem.operator).all():
+        raise InputError(
+            "form: 'flat' needs a mask, an average or another operator with equal singular values; use"
+            " ProjDiff(form='general'), or DDRM or DDNM+"
+        )

@@ -13,12 +13,12 @@ from leader_nb.errors import unknown
 from leader_nb.noise import Noise
 from leader_nb.priors import Belief
 from leader_nb.problem import Problem
+from leader_nb.samplers.adam import started, stepped
 from leader_nb.samplers.base import Step, check_not_negative, check_positive, check_whole, image_by_image, standard_normal
 from leader_nb.schedule import strided_grid
 from leader_nb.tree import Tree, put, rows
 
 VARIANTS = ("correct", "released")
-BETA = (0.9, 0.999)  # Adam's
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,15 @@ class SITCOM:
     def consistent(self, b: Belief, problem: Problem) -> Tensor:
         """x0' (B, C, H, W), by the inner loop; images leave it one by one."""
         found: Tree = {"x0": b.unmodulated.clamp(-1, 1)}
-        left, at = torch.arange(len(b.x_t)), b
-        adam: Tree = {"v": b.x_t, "start": b.x_t, "m": torch.zeros_like(b.x_t), "u": torch.zeros_like(b.x_t)}
+        left, at, adam = torch.arange(len(b.x_t)), b, started(b.x_t)
         for k in range(1, self.iterations):
             going = self.unsettled(rows(found, left)["x0"], problem.rows(left)).nonzero().flatten().cpu()
             if not len(going):
                 break
-            slope = at.vjp(self.slope(at.unmodulated, problem.rows(left)), going)
-            left, adam, slope = left[going], rows(adam, going), slope[going]
-            adam = self.adam(adam, slope + 2 * self.weight * (adam["v"] - adam["start"]), k)
-            at = b.prior.rows(left)(adam["v"], b.t[left], True)
+            slope = at.vjp(self.slope(at.unmodulated, problem.rows(left)), going)[going]
+            left, adam = left[going], rows(adam, going)
+            adam = stepped(adam, slope + 2 * self.weight * (adam["x"] - b.x_t[left]), k, self.lr)
+            at = b.prior.rows(left)(adam["x"], b.t[left], True)
             found = put(found, left, {"x0": at.unmodulated.clamp(-1, 1)})
         return found["x0"]
 
@@ -91,10 +90,3 @@ class SITCOM:
             return slope
         length = image_by_image(torch.Tensor.norm, r).view(-1, 1, 1, 1)
         return torch.where(problem.noise_level > 0, slope, slope / (2 * torch.where(length > 0, length, 1.0)))
-
-    def adam(self, state: Tree, slope: Tensor, k: int) -> Tree:
-        """Adam's k-th step (k = 1, 2, ...) from v."""
-        m = BETA[0] * state["m"] + (1 - BETA[0]) * slope
-        u = BETA[1] * state["u"] + (1 - BETA[1]) * slope.square()
-        move = m / (1 - BETA[0] ** k) / ((u / (1 - BETA[1] ** k)).sqrt() + 1e-8)
-        return {**state, "v": state["v"] - self.lr * move, "m": m, "u": u}

@@ -29,6 +29,7 @@ from leader_nb.samplers import (
 from leader_nb.samplers.settings import stands_in
 from leader_nb.start import MeasuredStart
 from leader_nb.tasks import TASKS
+from leader_nb.zoo import prior_hash
 
 ROOT = Path(__file__).parent.parent
 
@@ -157,9 +158,13 @@ def test_the_tables_are_the_winners_of_the_committed_trials(tune_script) -> None
             assert host(f"{row.host}:tuned", parse_task(row.task).sigma, row.task) == expected
         else:
             found = dict(pair.split("=") for pair in row.constants.partition(" | ")[2].split(", "))
-            assert tuned_leader(row.host, row.task) == (float(found["tolerance"]), found["modulate"])
-    assert len(best) == 2 * len(best[["host", "task"]].drop_duplicates()) >= 24
-    assert len(defaults_leader.TABLE) == len(best) / 2, "no row that was not searched"
+            flat = row.plugin == "flat"
+            assert tuned_leader(row.host, row.task, flat) == (float(found["tolerance"]), found["modulate"])
+    counts = best["plugin"].value_counts()
+    assert counts["none"] == counts["leader"] == len(best[["host", "task"]].drop_duplicates()) >= 24
+    assert len(defaults_leader.TABLE) == counts["leader"], "no row that was not searched"
+    assert len(defaults_leader.FLAT) == counts["flat"] >= 18
+    assert trials["weights"].eq(prior_hash("photo-small")).all() and (trials["seed"] == 0).all()
 
 
 def test_shares_of_the_start() -> None:

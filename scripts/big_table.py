@@ -1,4 +1,4 @@
-"""Make the committed tables of `benchmarks/results` again, part by part: `make table IMAGES=DIR`, or
+"""Make the committed tables of restorations again (`table_leap.csv` aside), part by part: `make table IMAGES=DIR`, or
 
     python scripts/big_table.py --images DIR [--out FOLDER] [--parts ddnm,dps,...] [--list]
 

@@ -151,7 +151,16 @@ def check_grid(grid: int | tuple[int, ...], schedule: Schedule) -> tuple[int, ..
     """A grid as raw times in descending order; an integer T asks for `uniform_grid(T)`."""
     if isinstance(grid, int):
         return uniform_grid(grid, schedule)
-    times = tuple(int(t) for t in grid)
-    if not times or not all(0 <= t < schedule.length for t in times) or list(times) != sorted(times, reverse=True):
-        raise InputError(f"grid: got {times[:4]}...; give times from {schedule.length - 1} to 0, never rising")
-    return times
+    times = tuple(grid)
+    known = all(is_whole(t) and 0 <= t < schedule.length for t in times)
+    if not times or not known or list(times) != sorted(times, reverse=True):
+        raise InputError(f"grid: got {times[:4]}...; give whole times from {schedule.length - 1} to 0, never rising")
+    return tuple(int(t) for t in times)
+
+
+def is_whole(t: object) -> bool:
+    """Whether `t` is one of the times a network is trained at: a number without a fraction."""
+    try:
+        return int(t) == t  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return False

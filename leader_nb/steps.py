@@ -87,8 +87,11 @@ class SATP:
     needs_map: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.budget < 0 or self.eta_skip <= 0 or self.rho < 1 or not 0 < self.longest <= 1:
-            raise InputError(f"SATP: got {self}; needs budget >= 0, eta_skip > 0, rho >= 1 and 0 < longest <= 1")
+        good = self.budget >= 0 and self.eta_skip > 0 and self.rho >= 1 and 0 < self.longest <= 1  # none holds for a NaN
+        if not (good and self.epsilon >= 0 and self.u_min >= 0):
+            raise InputError(
+                f"SATP: got {self}; needs budget, epsilon and u_min >= 0, eta_skip > 0, rho >= 1 and 0 < longest <= 1"
+            )
 
     def init(self, sigmas: Tensor, batch: int) -> Tree:
         return {"sigmas": sigmas.expand(batch, -1)}
@@ -121,7 +124,7 @@ class ErrorControlled:
     needs_map: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.tolerance < 0 or not 0 < self.longest <= 1:
+        if not (self.tolerance >= 0 and 0 < self.longest <= 1):
             raise InputError(f"ErrorControlled: got {self}; needs tolerance >= 0 and 0 < longest <= 1")
 
     def init(self, sigmas: Tensor, batch: int) -> Tree:
@@ -167,7 +170,7 @@ class PIControlled:
 
     def __post_init__(self) -> None:
         shares = 0 < self.longest <= 1 and 0 < self.integral <= 1 and 0 <= self.proportional <= 1
-        if self.tolerance < 0 or not shares:
+        if not (self.tolerance >= 0 and shares):
             raise InputError(
                 f"PIControlled: got {self}; needs tolerance >= 0, 0 < longest <= 1, 0 < integral <= 1, 0 <= proportional <= 1"
             )
@@ -219,7 +222,7 @@ class TimeTravel:
     needs_map: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.repeat < 1:
+        if not (self.length >= 1 and self.repeat >= 1):
             raise InputError(f"TimeTravel: got {self}; needs length >= 1 and repeat >= 1 (1: no travel)")
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leader_nb.errors import InputError, unknown
+from leader_nb.errors import InputError, kind_of, unknown
 from leader_nb.noise import Noise, keyed_normal, noise_for
 from leader_nb.operators import (
     Operator,
@@ -115,6 +115,8 @@ class Task:
 
 def parse_task(text: str) -> Task:
     """`sr4@0.05` -> Task("sr4", 0.05); a name without @ has no noise."""
+    if not isinstance(text, str):
+        raise InputError(f"task: got {kind_of(text)}; give a string such as 'sr4@0.05'")
     name, _, level = text.partition("@")
     try:
         sigma = float(level) if level else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -83,7 +84,9 @@ def test_short_schedules_have_grids() -> None:
     assert uniform_grid(50, schedule) == tuple(range(49, -1, -1)) and check_grid(5, schedule)[0] == 49
 
 
-@pytest.mark.parametrize("grid", [0, -1, 1001, (), (10, 20), (1000, 0), (5, -1)])
+@pytest.mark.parametrize(
+    "grid", [0, -1, 1001, (), (10, 20), (1000, 0), (5, -1), (9.5, 0), (math.nan, 0), (math.inf, 0), ("9", 0)]
+)
 def test_bad_grids_are_refused(grid: int | tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"\A[^\n]*(steps|grid): got"):
         check_grid(grid, Schedule())

@@ -178,3 +178,9 @@ def test_shares_of_the_start() -> None:
         assert tried["d_score"].item() >= 0 or row.share == found.loc[found["share"] > 0, "share"].min()
         assert defaults_start.start_for(row.host, task) == MeasuredStart(row.share)
     assert defaults_start.start_for("ddnm", "denoise@0.1") == MeasuredStart()
+
+
+@pytest.mark.parametrize("given", [0.05, None, b"sr4@0.05", ["sr4@0.05"]], ids=repr)
+def test_a_task_is_spelled_in_a_string(given: object) -> None:
+    with pytest.raises(InputError, match=r"\Atask: got [^\n]*; give a string such as 'sr4@0\.05'\Z"):
+        parse_task(given)  # type: ignore[arg-type]

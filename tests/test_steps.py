@@ -127,7 +127,10 @@ def test_high_noise_is_not_trusted() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"budget": -1.0}, {"eta_skip": 0.0}, {"rho": 0.5}, {"longest": 0.0}, {"longest": 1.1}], ids=str
+    "bad",
+    [{"budget": -1.0}, {"eta_skip": 0.0}, {"rho": 0.5}, {"longest": 0.0}, {"longest": 1.1}, {"u_min": -1.0}, {"epsilon": -1.0}]
+    + [{name: math.nan} for name in ("budget", "eta_skip", "rho", "longest", "u_min", "epsilon")],
+    ids=str,
 )
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\ASATP: got [^\n]*\Z"):
@@ -213,7 +216,7 @@ def test_the_error_it_controls_is_that_of_ddim(k: int) -> None:
     assert true == pytest.approx(local_error(variance * sigma**2 / scale**2, k, k - 1) * sigma / scale, rel=0.12)
 
 
-@pytest.mark.parametrize("bad", [{"tolerance": -1.0}, {"longest": 0.0}, {"longest": 1.1}], ids=str)
+@pytest.mark.parametrize("bad", [{"tolerance": -1.0}, {"tolerance": math.nan}, {"longest": 0.0}, {"longest": 1.1}], ids=str)
 def test_bad_settings_of_error_control_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\AErrorControlled: got [^\n]*\Z"):
         ErrorControlled(**bad)
@@ -354,7 +357,16 @@ def test_a_bad_map_is_a_single_step_and_leaves_the_memory_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"tolerance": -1.0}, {"integral": 0.0}, {"proportional": -0.1}, {"longest": 0.0}, {"longest": 2.0}], ids=str
+    "bad",
+    [
+        {"tolerance": -1.0},
+        {"tolerance": math.nan},
+        {"integral": 0.0},
+        {"proportional": -0.1},
+        {"longest": 0.0},
+        {"longest": 2.0},
+    ],
+    ids=str,
 )
 def test_bad_pi_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"\APIControlled: got [^\n]*\Z"):
@@ -494,7 +506,7 @@ def test_maps_that_follow_the_walk_start_afresh_where_it_returns(estimator, exac
     check_data_consistency(DDNM(), problem, exact, grid=10, **options)
 
 
-@pytest.mark.parametrize("bad", [{"length": 0}, {"repeat": 0}, {"length": -2}], ids=str)
+@pytest.mark.parametrize("bad", [{"length": 0}, {"repeat": 0}, {"length": -2}, {"length": math.nan}], ids=str)
 def test_bad_travels_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"\ATimeTravel: got [^\n]*\Z"):
         TimeTravel(**bad)

@@ -99,7 +99,18 @@ def belief_at(prior: Prior, x: Tensor, t: int) -> Belief:
 def check_operator(op: Operator) -> None:
     """Every law that holds for all linear operators; give it float64 and at least two pixels a side."""
     assert op.s.dtype == torch.float64, "check_operator: build the operator in float64"
-    for law in (linear, adjoint, penrose, isometries, slots, null_space, prox_is_stationary, rows_are_images, pure):
+    for law in (
+        linear,
+        adjoint,
+        penrose,
+        isometries,
+        slots,
+        null_space,
+        prox_is_stationary,
+        weights_of_slots,
+        rows_are_images,
+        pure,
+    ):
         law(op)
 
 
@@ -189,6 +200,16 @@ def prox_is_stationary(op: Operator) -> None:
     close(op.prox(x, y, 1e15), x, "prox at large rho")
 
 
+def weights_of_slots(op: Operator) -> None:
+    """`weighted` and `corrected` are what they say, for weights that differ by s, by what is measured, and by image."""
+    x, y = images(op, 1), measurements(op, 2)
+    scale = torch.linspace(0.5, 2, len(x), dtype=x.dtype).view(-1, 1, 1, 1)
+    weight = scale * (1 + op.s + op.measured).sqrt()
+    close(op.weighted(x, weight), op.V(weight * op.Vt(x)), "weights: V w V^T x")
+    weight = scale * op.gain(0.1)
+    close(op.corrected(x, op.read(y), weight), x + op.V(weight * (op.Ut(y) - op.s * op.Vt(x))), "weights: correction")
+
+
 def rows_are_images(op: Operator) -> None:
     """The operator of some images does to them, bit for bit, what it does to them inside the batch."""
     x, y = images(op, 1), measurements(op, 2)
@@ -199,6 +220,7 @@ def rows_are_images(op: Operator) -> None:
         same(part.pinv(y[index]), op.pinv(y)[index], "rows: A+")
         same(part.null(x[index]), op.null(x)[index], "rows: P_N")
         same(part.prox(x[index], y[index], 0.1), op.prox(x, y, 0.1)[index], "rows: prox")
+        same(part.weighted(x[index], part.s), op.weighted(x, op.s)[index], "rows: weights")
         same(part.measured_rms(y[index]), op.measured_rms(y)[index], "rows: residual")
 
 

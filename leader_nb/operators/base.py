@@ -81,12 +81,23 @@ class Operator(ABC):
 
     def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
         """:meth:`prox` for a y that was read before: `seen` is `read(y)`, which a walk needs only once."""
+        return self.corrected(x, seen, self.gain(rho))
+
+    def corrected(self, x: Tensor, seen: Tensor, weight: Tensor) -> Tensor:
+        """x + V weight (U^T y - s V^T x) for a y that was read.
+
+        `weight`, (1 or B, 1 or C, H, W), is real, 0 where s = 0, and in an image a function of s and `measured` alone.
+        """
         residual = seen - self.s * self.Vt(x)
-        residual *= self.gain(rho)
+        residual *= weight
         return x + self.V(residual)
 
+    def weighted(self, x: Tensor, weight: Tensor) -> Tensor:
+        """V weight V^T x, for a real `weight`, (1 or B, 1 or C, H, W), in an image a function of s and `measured` alone."""
+        return self.V(weight * self.Vt(x))
+
     def read(self, y: Tensor) -> Tensor:
-        """U^T y, (B, ...), in the form that :meth:`towards` takes."""
+        """U^T y, (B, ...), in the form that :meth:`towards` and :meth:`corrected` take."""
         return self.Ut(y)
 
     def null(self, x: Tensor) -> Tensor:

@@ -44,10 +44,13 @@ class Convolution(Operator):
     def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
         return self.image(self.half(self.phase).conj() * self.half(self.gain(ridge)) * spectrum(y))
 
-    def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
-        phase, gain = self.half(self.phase), self.half(self.gain(rho))
+    def corrected(self, x: Tensor, seen: Tensor, weight: Tensor) -> Tensor:
+        phase = self.half(self.phase)
         residual = seen - phase * self.half(self.s) * spectrum(x)
-        return x + self.image(phase.conj() * gain * residual)
+        return x + self.image(phase.conj() * self.half(weight) * residual)
+
+    def weighted(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.image(self.half(weight) * spectrum(x))
 
     def read(self, y: Tensor) -> Tensor:
         return spectrum(y)

@@ -61,9 +61,15 @@ class Separable(Operator):
     def pinv(self, y: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
         return self.shown(self.corner(self.gain(ridge)) * sandwich(self.u_h.T, y, self.u_w.T))
 
-    def towards(self, x: Tensor, seen: Tensor, rho: float | Tensor) -> Tensor:
+    def corrected(self, x: Tensor, seen: Tensor, weight: Tensor) -> Tensor:
         residual = seen - self.corner(self.s) * self.seen(x)
-        return x + self.shown(self.corner(self.gain(rho)) * residual)
+        return x + self.shown(self.corner(weight) * residual)
+
+    def weighted(self, x: Tensor, weight: Tensor) -> Tensor:
+        if len(self.u_h) == len(self.v_h) and len(self.u_w) == len(self.v_w):
+            return super().weighted(x, weight)
+        rest = weight[..., -1:, -1:]  # outside the corner all slots have s = 0, and one weight
+        return rest * x + self.shown((self.corner(weight) - rest) * self.seen(x))
 
     def read(self, y: Tensor) -> Tensor:
         return sandwich(self.u_h.T, y, self.u_w.T)

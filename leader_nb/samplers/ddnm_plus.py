@@ -45,16 +45,15 @@ class DDNMPlus:
         check_share("eta_ddim", self.eta_ddim, "the share of fresh noise")
 
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
-        return standard_normal(problem, noise), {"seen": problem.operator.Ut(problem.y)}
+        return standard_normal(problem, noise), {"seen": problem.operator.read(problem.y)}
 
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         A, abar_s = problem.operator, b.schedule.abar(s, b.x0)
         keep, fresh, old = self._weights(A.s, problem.noise_level, abar_s)
-        correction = A.V(keep * A.gain() * (carry["seen"] - A.s * A.Vt(b.x0)))
-        injected = A.V(fresh * A.Vt(noise("step", b.x0)))
-        eps = b.eps.to(A.Vt(b.eps).dtype) if self.variant == "released" else A.Vt(b.eps)
-        x0y = b.x0 + correction
-        return Step(x0y, abar_s.sqrt() * x0y + injected + A.V(old * eps), carry, injected)
+        x0y = A.corrected(b.x0, carry["seen"], keep * A.gain())
+        injected = A.weighted(noise("step", b.x0), fresh)
+        rest = A.V(old * b.eps.to(A.Vt(b.eps).dtype)) if self.variant == "released" else A.weighted(b.eps, old)
+        return Step(x0y, abar_s.sqrt() * x0y + injected + rest, carry, injected)
 
     def _weights(self, s: Tensor, sigma_y: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(lambda, d1, d2) per slot."""

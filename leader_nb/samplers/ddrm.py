@@ -53,16 +53,17 @@ class DDRM:
     def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
         A, z = problem.operator, standard_normal(problem, noise)
         sigma, r = Schedule().sigma(torch.tensor([self.start]), z), problem.noise_level * A.gain()
-        trust, seen = (A.s > 0) & (sigma >= r), A.Ut(problem.y)
+        trust, seen = (A.s > 0) & (sigma >= r), A.read(problem.y)
         spread = torch.where(trust, (sigma**2 - r**2).clamp(min=0).sqrt(), sigma)
-        return A.V(torch.where(trust, A.gain() * seen, 0.0) + spread * A.Vt(z)) / sigma, {"seen": seen}
+        mean = A.corrected(torch.zeros_like(z), seen, torch.where(trust, A.gain(), 0.0))
+        return (mean + A.weighted(z, spread)) / sigma, {"seen": seen}
 
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         A, a, sigma = problem.operator, b.schedule.abar(s, b.x0).sqrt(), b.schedule.sigma(s, b.x0)
         pull, kept, spread = self._weights(problem, sigma)
-        x0y = b.x0 + A.V(pull * (carry["seen"] - A.s * A.Vt(b.x0)))
-        injected = a * A.V(spread * A.Vt(noise("step", b.x0)))
-        return Step(x0y, a * (x0y + A.V(kept * A.Vt(b.eps))) + injected, carry, injected)
+        x0y = A.corrected(b.x0, carry["seen"], pull)
+        injected = a * A.weighted(noise("step", b.x0), spread)
+        return Step(x0y, a * (x0y + A.weighted(b.eps, kept)) + injected, carry, injected)
 
     def _weights(self, problem: Problem, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Per slot: the weight of U^T (y - A x0) in x0y, of V^T eps and of V^T z."""

@@ -62,14 +62,14 @@ class ProjDiff:
         A, known, noisy = problem.operator, problem.operator.s > 0, problem.noise_level > 0
         r, seen, sigma = self._level(problem), carry["seen"], b.schedule.sigma(s, b.x0)
         x0, x_o, d = self._start(b, r, problem, noise, carry)
-        above = b.sigma >= r
+        above, a = b.sigma >= r, b.schedule.abar(s, b.x0).sqrt()
         x0 = torch.where(above & noisy, d, x0 + self.lr * (d - x0))
         x0 = torch.where(known & ~noisy, seen, x0)
-        drawn = torch.where(above & ~known, r, 0.0) * A.Vt(noise("x_o", b.x0))
+        drawn = torch.where(above & ~known, r, 0.0)
+        drawn = drawn * A.Vt(noise("x_o", b.x0)) if drawn.any() else drawn  # no such slots: no draw to pay for
         x_o = torch.where(known, seen, torch.where(above, x0, x_o) + drawn)
         share = torch.where(sigma >= r, 1.0, sigma / torch.where(r > 0, r, 1.0))
         fresh = share * drawn + (sigma**2 - r**2).clamp(min=0).sqrt() * A.Vt(noise("step", b.x0))
-        a = b.schedule.abar(s, b.x0).sqrt()
         x_s = a * A.V(x0 + share * (x_o - x0 - drawn) + fresh)
         after = {"seen": seen, "x0": x0, "x_o": x_o, "first": torch.zeros_like(carry["first"])}
         return Step(A.V(x0), x_s, after, a * A.V(fresh))

@@ -67,7 +67,7 @@ SPACE: dict[str, dict[str, tuple[float, ...]]] = {
     "dps": {"scale": (0.3, 0.6, 1.0, 2.0, 4.0, 8.0)},
     "diffpir": {"lam": (0.3, 1.0, 3.0, 7.0, 15.0, 30.0), "zeta": ZETAS},
     "pirp": {"lam": (-0.3, -0.09, -0.03, -0.01), **GUIDANCE, "zeta": ZETAS},
-    "pirp+": {"lam": (0.1, 0.3, 1.3, 4.0), **GUIDANCE, "zeta": ZETAS},
+    "pirp+": {"lam": (0.1, 0.3, 1.3, 4.0), **GUIDANCE},  # no noise is injected, so zeta would do nothing
     "sitcom": {"lr": (0.01, 0.02, 0.05), "iterations": (10, 20, 30), "weight": (0.0, 0.01, 0.1)},
 }
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from torch import Tensor
 
-from leader_nb import DDPG, SAMPLERS, defaults_leader, defaults_start, host, parse_task
+from leader_nb import DDPG, SAMPLERS, defaults_leader, defaults_start, host, image_mixture, parse_task, restore
 from leader_nb.defaults_leader import tuned_leader
 from leader_nb.errors import InputError
 from leader_nb.experiments import Experiment
@@ -184,3 +185,18 @@ def test_shares_of_the_start() -> None:
 def test_a_task_is_spelled_in_a_string(given: object) -> None:
     with pytest.raises(InputError, match=r"\Atask: got [^\n]*; give a string such as 'sr4@0\.05'\Z"):
         parse_task(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+@pytest.mark.parametrize("name", sorted(set(HOSTS) - {"ddnm+"}))
+def test_no_dial_of_the_search_is_idle(name: str, sigma: float, samples: Tensor, tune_script) -> None:
+    """Each constant that the search turns changes the restoration, at the noise at which it is turned."""
+    problem, prior = parse_task(f"sr2@{sigma:g}").measure(samples[:1].clamp(-1, 1)), image_mixture(8, channels=3).prior()
+    dials = tune_script.dials(tune_script.method(name, sigma), sigma)
+    for dial, values in dials.items():
+        few = {} if name != "sitcom" else {"iterations": 3}  # two hold v at x_t by nothing yet
+        low, high = (
+            restore(problem, prior, replace(host(name, sigma), **few | {dial: value}), grid=20).image
+            for value in (values[0], values[-1])
+        )
+        assert (low - high).abs().max() > 1e-6, f"{name} at {sigma}: {dial} does nothing"

@@ -46,10 +46,22 @@ TABLE: tuple[TunedLeader, ...] = (
     TunedLeader("pirp", "sr", 0.05, 0.0001, "map"),
     TunedLeader("pirp", "gaussian", 0.05, 1e-05, "both"),
     TunedLeader("pirp", "sr", 0, 0.0003, "both"),
+    TunedLeader("pirp+", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("pirp+", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("pirp+", "sr", 0, 0.0003, "both"),
+    TunedLeader("sitcom", "sr", 0.05, 0.0001, "both"),
+    TunedLeader("sitcom", "gaussian", 0.05, 0.0001, "both"),
+    TunedLeader("sitcom", "sr", 0, 0.0001, "both"),
 )
 
 
 FLAT: tuple[TunedLeader, ...] = (
+    TunedLeader("ddnm", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("ddnm", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("ddnm", "sr", 0, 0.0003, "both"),
+    TunedLeader("ddrm", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("ddrm", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("ddrm", "sr", 0, 0.0003, "both"),
     TunedLeader("idpg", "sr", 0.05, 0.0003, "none"),
     TunedLeader("idpg", "gaussian", 0.05, 0.0003, "both"),
     TunedLeader("idpg", "sr", 0, 0.0003, "both"),
@@ -68,6 +80,12 @@ FLAT: tuple[TunedLeader, ...] = (
     TunedLeader("pirp", "sr", 0.05, 1e-05, "both"),
     TunedLeader("pirp", "gaussian", 0.05, 1e-05, "both"),
     TunedLeader("pirp", "sr", 0, 0.0003, "both"),
+    TunedLeader("pirp+", "sr", 0.05, 0.0003, "both"),
+    TunedLeader("pirp+", "gaussian", 0.05, 0.0003, "both"),
+    TunedLeader("pirp+", "sr", 0, 0.0003, "both"),
+    TunedLeader("sitcom", "sr", 0.05, 0.0001, "both"),
+    TunedLeader("sitcom", "gaussian", 0.05, 0.0001, "both"),
+    TunedLeader("sitcom", "sr", 0, 0.0001, "both"),
 )
 
 

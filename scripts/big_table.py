@@ -58,13 +58,17 @@ PARTS: dict[str, Part] = {
     "mean": Part(("mean",), TASKS, ("none",)),
     "diverged": Part(("idpg", "pirp+"), HARD, FOUR, "table_diverged"),
     "tuned": Part(
-        ("idpg:tuned", "ddpg:tuned", "projdiff:tuned", "dps:tuned", "diffpir:tuned", "pirp:tuned"),
+        tuple(
+            f"{name}:tuned" for name in ("ddnm", "ddrm", "idpg", "ddpg", "projdiff", "dps", "diffpir", "pirp", "pirp+")
+        ),
         SEARCHED,
         ("none", "leader-tuned", "global-tuned", "global-searched"),
         "table_tuned",
     ),
-    "tuned-ddnm": Part(("ddnm:tuned", "ddrm:tuned"), SEARCHED, ("none", "leader-tuned", "global-tuned"), "table_tuned"),
-    "sitcom": Part(("sitcom",), MILD, FOUR, "table_sitcom", steps=20, count=8),
+    "sitcom": Part(("sitcom",), TASKS, FOUR, "table_sitcom", steps=20, count=8),
+    "sitcom-flat": Part(("sitcom",), SEARCHED, ("global-tuned", "global-searched"), "table_sitcom", steps=20, count=8),
+    "128": Part(("ddnm",), TASKS, (*FOUR, "leader-paper", "global-same-steps"), "table_128", size=128),
+    "128-ddpg": Part(("ddpg",), TASKS, FOUR, "table_128", size=128),
 }
 
 

@@ -12,8 +12,10 @@ import pytest
 
 from leader_nb.crops import photographs
 from leader_nb.data import BUILTIN_PHOTOS
+from leader_nb.defaults_leader import tuned_leader
 from leader_nb.experiments import CONTROLS, METHODS, PLUGINS, Experiment, Lab, restored
 from leader_nb.lpips_weights import WeightsError, load_lpips
+from leader_nb.metrics import Interval, bootstrap_interval
 from leader_nb.store import Store
 from leader_nb.summary import summarise
 from leader_nb.zoo import PRIORS, prior_hash
@@ -99,6 +101,19 @@ def test_the_readme_says_what_the_rows_say() -> None:
     searched = summarise(pd.read_csv(RESULTS / "table_tuned.csv", keep_default_na=False).astype({"error": "str"}))
     kept = searched.loc[searched["plugin"] == "leader-tuned", "no_loss"]
     assert f"{sum(value is True for value in kept)} of {len(kept)} pairs of host and task pass" in text
+    gaps = map_less_searched_flat()
+    assert f"surely lower in {sum(g.high < 0 for g in gaps)} of the {len(gaps)} pairs" in text
+    assert sum(g.low > 0 for g in gaps) == 1 and "surely higher in one" in text
+
+
+def map_less_searched_flat() -> list[Interval]:
+    """LPIPS of LEADer searched less that of its searched flat control, for each pair in which LEADer uses its map."""
+    rows = pd.read_csv(RESULTS / "table_tuned.csv").pivot_table(
+        index=["host", "task", "image"], columns="plugin", values="lpips"
+    )
+    found = (rows["leader-tuned"] - rows["global-searched"]).groupby(level=["host", "task"])
+    mapped = {key: tuned_leader(key[0].removesuffix(":tuned"), key[1])[1] != "none" for key, _ in found}  # type: ignore[index]
+    return [bootstrap_interval(gap.to_numpy()) for key, gap in found if mapped[key]]
 
 
 def test_the_script_of_the_big_table_has_every_committed_cell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ TABLE: tuple[TunedStart, ...] = (
     TunedStart("diffpir", "sr", 0, 0.8),
     TunedStart("diffpir", "sr", 0.05, 0.5),
     TunedStart("diffpir", "gaussian", 0.05, 0.8),
-    TunedStart("diffpir", "motion", 0.05, 0.7),
+    TunedStart("diffpir", "motion", 0.05, 0.9),
     TunedStart("diffpir", "inpaint", 0, 0.9),
     TunedStart("diffpir", "cs", 0.05, 0.9),
     TunedStart("idpg", "sr", 0, 0.9),

@@ -58,9 +58,7 @@ PARTS: dict[str, Part] = {
     "mean": Part(("mean",), TASKS, ("none",)),
     "diverged": Part(("idpg", "pirp+"), HARD, FOUR, "table_diverged"),
     "tuned": Part(
-        tuple(
-            f"{name}:tuned" for name in ("ddnm", "ddrm", "idpg", "ddpg", "projdiff", "dps", "diffpir", "pirp", "pirp+")
-        ),
+        tuple(f"{name}:tuned" for name in ("ddnm", "ddrm", "idpg", "ddpg", "projdiff", "dps", "diffpir", "pirp", "pirp+")),
         SEARCHED,
         ("none", "leader-tuned", "global-tuned", "global-searched"),
         "table_tuned",

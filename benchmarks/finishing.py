@@ -105,16 +105,17 @@ def walk_from(result: Result, watch: Watch, error: Tensor) -> Walk:
 def climb(scores: Callable[[], dict[int, float]], first: Sequence[int]) -> Iterator[int]:
     """Levels of strength: `first`, then outwards while the best is the outermost and gains GAIN over its neighbour.
 
-    `scores` has the mean score of every level that was tried, and is asked again after each.
+    Where `first` has gaps, those beside the best are filled. `scores` has the mean score of every level that was tried, and is
+    asked again after each.
     """
     yield from first
     while True:
         found = scores()
-        best, levels = max(found, key=lambda level: found[level]), sorted(found)
-        gains = {side: found[best] - found.get(best - side, -torch.inf) for side in (1, -1)}
-        for side, edge in ((1, levels[-1]), (-1, levels[0])):
-            if best == edge and gains[side] >= GAIN:
-                yield best + side
-                break
-        else:
+        best = max(found, key=lambda level: found[level])
+        untried = [best + side for side in (1, -1) if best + side not in found]
+        inside = [level for level in untried if min(found) < level < max(found)]
+        beyond = [level for level in untried if level not in inside]
+        gaining = [level for level in beyond if found[best] - found.get(2 * best - level, -torch.inf) >= GAIN]
+        if not inside + gaining:
             return
+        yield (inside + gaining)[0]

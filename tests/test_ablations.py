@@ -20,6 +20,7 @@ from leader_nb.likelihood import means
 from leader_nb.mixture import image_mixture
 from leader_nb.potentials import POTENTIALS
 from leader_nb.samplers import Sampler
+from leader_nb.tree import rows
 from leader_nb.ucpm import UCPM, HuberTV
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -83,6 +84,17 @@ def test_the_true_error_is_a_map_of_the_answer(ablations: ModuleType) -> None:
     close(cov[0, 0, 4, 4], (belief.x0 - truth)[0, 0, 2:7, 2:7].square().mean(), "window", 1e-12)
     exact, _ = ablations.SquaredError(belief.x0).update(belief, None, {})
     assert exact.max() < 1e-3 * belief.sigma**2, "no error, no variance but the floor's"
+
+
+def test_the_true_error_follows_the_images_that_are_left(ablations: ModuleType) -> None:
+    """Images begin at different noise levels and leave the batch one by one."""
+    truth, prior, x = 0.3 * normal(3, 3, 8, 8), image_mixture(8, 3).prior(), normal(3, 3, 8, 8, seed=2)
+    estimator, left = ablations.SquaredError(truth), torch.tensor([0, 2])
+    _, memory = estimator.update(prior(x, torch.full((3,), 400)), None, {})
+    some = prior(x[left], torch.full((2,), 400))
+    found, _ = estimator.update(some, None, rows(memory, left))
+    expected, _ = ablations.SquaredError(truth[left]).update(some, None, {})
+    close(found, expected, "rows", 1e-12)
 
 
 def test_the_summary_takes_the_best_strength_and_pairs_by_photograph(ablations: ModuleType) -> None:
@@ -196,6 +208,8 @@ def test_a_walk_keeps_the_map_of_its_noise_level(ablations: ModuleType, finishin
         (1, (0, 1, 2), [0, 1, 2]),
         (-2, (0, 1, 2), [0, 1, 2, -1, -2, -3]),
         (2, (3,), [3, 4, 2, 1]),
+        (3, (0, 1, 2, 4, 6), [0, 1, 2, 4, 6, 3]),
+        (5, (0, 1, 2, 4, 6), [0, 1, 2, 4, 6, 5]),
     ],
 )
 def test_a_search_goes_on_until_the_score_falls(finishing: ModuleType, peak: int, first: tuple, expected: list) -> None:

@@ -41,6 +41,7 @@ from leader_nb.priors import Belief
 from leader_nb.problem import Problem
 from leader_nb.samplers import Sampler, Step
 from leader_nb.samplers.base import DefaultSteps
+from leader_nb.samplers.null_eta import NullEta
 from leader_nb.schedule import Schedule, uniform_grid
 from leader_nb.start import MeasuredStart
 from leader_nb.summary import WORST_LPIPS, WORST_PSNR
@@ -185,31 +186,6 @@ class MappedNoise:
         louder, old = (fresh / square).sqrt(), ((1 - fresh) / (1 - square)).sqrt()
         mapped = lambda role, like: louder * noise(role, like)
         return self.host.step(replace(b, told=old * b.eps), s, problem, mapped, carry)
-
-
-@dataclass(frozen=True)
-class NullEta:
-    """`host` (DDNM or DDNM+) with another eta in what A does not see, and only there: the strength of fresh noise by itself.
-
-    DDNM+ reads its eta in a second place: a larger one lessens the weight of the measurement at low noise.
-    """
-
-    host: Any
-    eta: float
-    needs_gradient: ClassVar[bool] = False
-
-    @property
-    def default_steps(self) -> DefaultSteps:
-        return self.host.default_steps
-
-    def init(self, problem: Problem, noise: Noise) -> tuple[Tensor, Tree]:
-        return self.host.init(problem, noise)
-
-    def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
-        null, usual = problem.operator.null, self.host.eta_ddim
-        fresh, old = self.eta / usual - 1, ((1 - self.eta**2) / (1 - usual**2)) ** 0.5 - 1
-        louder = lambda role, like: (z := noise(role, like)) + fresh * null(z)
-        return self.host.step(replace(b, told=b.eps + old * null(b.eps)), s, problem, louder, carry)
 
 
 # --- 3: other potentials --------------------------------------------------------------------------------------------

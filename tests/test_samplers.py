@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
 from math import inf, nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from leader_nb.noise import keyed_normal
 from leader_nb.operators import Mask
 from leader_nb.problem import Problem
 from leader_nb.samplers import DDPG, DDRM, DPS, IDPG, PIRP, SITCOM, DiffPIR, ProjDiff, Sampler, Step
+from leader_nb.samplers.null_eta import NullEta
 from leader_nb.samplers.pirp import Spatial, Spectral
 from leader_nb.samplers.warm import WarmStart, warm_start
 from leader_nb.schedule import uniform_grid
@@ -104,6 +106,8 @@ WRONG_CONSTANTS: dict[Callable[..., object], dict[str, tuple]] = {
     | {"slack": NOT_NEGATIVE, "variant": ("plain", None)},
     partial(WarmStart, DDNM()): {"abar": SHARE},
     partial(warm_start, DDNM(), steps=5): {"sigma": POSITIVE},
+    partial(NullEta, DDNM()): {"eta": SHARE},
+    partial(NullEta, eta=0.5): {"sampler": ("ddnm", DDNM, None)},
 }
 FREE = {"inject", "clip"}  # yes or no
 
@@ -210,6 +214,45 @@ def test_ddnm_without_data_is_ddim(exact: Prior, samples: Tensor) -> None:
     problem = Problem(0 * samples, nothing, torch.zeros(5, dtype=DOUBLE))
     for eta in (0.0, 0.85, 1.0):
         check_ddim(DDNM(eta_ddim=eta), exact, samples.shape, eta, problem)
+
+
+@pytest.mark.parametrize(
+    ("task", "sampler"), [("sr4@0", DDNM()), ("inpaint70@0", DDNM()), ("sr4@0.05", DDNMPlus()), ("sr4@0.05", DDRM())]
+)
+def test_another_eta_in_the_null_space_moves_nothing_else(task: str, sampler: Any, exact: Prior, samples: Tensor) -> None:
+    """One step; the same eta is the host itself."""
+    problem, noise = parse_task(task).measure(samples[:2], seed=1), noise_for(2)
+    times = torch.tensor([360, 360])
+    _, carry = sampler.init(problem, noise)
+
+    def stepped(s: Any) -> Tensor:
+        belief = exact(torch.randn(samples[:2].shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(2)), times + 40)
+        return s.step(belief, times, problem, noise.at(times, 0 * times), carry).x
+
+    close(stepped(NullEta(sampler, 0.85)), stepped(sampler), "the same eta", 1e-12)
+    moved = stepped(NullEta(sampler, 0.3)) - stepped(sampler)
+    close(problem.operator.null(moved), moved, "only in the null space", 1e-12)
+    assert moved.abs().max() > 0.01
+
+
+def test_null_eta_without_data_is_ddim(exact: Prior, samples: Tensor) -> None:
+    """A = 0: all is null space, and its states have the variance of DDIM with that eta."""
+    nothing = diagonal(torch.zeros(1, *samples.shape[1:], dtype=DOUBLE))
+    problem = Problem(0 * samples, nothing, torch.zeros(5, dtype=DOUBLE))
+    for eta in (0.0, 0.5, 1.0):
+        check_ddim(NullEta(DDNM(), eta), exact, samples.shape, eta, problem)
+
+
+@pytest.mark.parametrize("task", ["sr4@0", "cs25@0.05"])
+def test_null_eta_keeps_the_contract(task: str, exact: Prior, samples: Tensor) -> None:
+    sigma = parse_task(task).sigma
+    check_host(NullEta(host("ddnm", sigma), 1.0), parse_task(task).measure(samples[:3], seed=2), exact, steps=5)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_null_eta_needs_a_host_with_both_noises(eta: float) -> None:
+    with pytest.raises(InputError, match=rf"\Aeta_ddim: got {eta}; give a host"):
+        NullEta(DDNM(eta), 0.5)
 
 
 def variances(eta: float, value: float, grid: tuple[int, ...]) -> list[float]:

@@ -79,17 +79,17 @@ def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=["split", "task", *COLUMNS])
 
 
-def changes(table: pd.DataFrame, split: str, setting: Setting) -> dict[str, np.ndarray]:
-    """Changes in percent against the host, mean over the six tasks: (1 + draws,), the first of the photographs as they are.
+def changes(table: pd.DataFrame, split: str, setting: Setting, base: Setting = HOST) -> dict[str, np.ndarray]:
+    """Changes in percent against `base`, mean over the six tasks: (1 + draws,), the first of the photographs as they are.
 
     `score` is no percentage but the mean difference of PSNR - RATE LPIPS.
     """
     found: dict[str, list[np.ndarray]] = {"psnr": [], "lpips": [], "nfe": [], "score": []}
     for task in SIX:
-        part, base = of(table, split, task, setting), of(table, split, task, HOST)
+        part, other = of(table, split, task, setting), of(table, split, task, base)
         for metric in ("psnr", "lpips", "nfe"):
-            found[metric].append(change(part[metric].to_numpy(), base[metric].to_numpy()))
-        found["score"].append(np.array([gain(part, base)]))
+            found[metric].append(change(part[metric].to_numpy(), other[metric].to_numpy()))
+        found["score"].append(np.array([gain(part, other)]))
     return {metric: np.mean(values, axis=0) for metric, values in found.items()}
 
 
@@ -136,7 +136,10 @@ def gain(part: pd.DataFrame, base: pd.DataFrame) -> float:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each split, task and setting, and `six tasks`; changes in percent, intervals bootstrapped by photograph."""
+    """One row for each split, task and setting, and `six tasks`; changes in percent, intervals bootstrapped by photograph.
+
+    `over_start_`: of `six tasks` with LEADer, against `start` with the same etas.
+    """
     rows = []
     for (split, *setting), part in table.groupby(["split", *COLUMNS], sort=False):
         s = Setting(*setting)
@@ -145,6 +148,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             found = changes(table, split, s)
             row |= {"score": found["score"][0], "nfe_percent": found["nfe"][0]}
             row |= named("psnr_percent", ends_of(found["psnr"])) | named("lpips_percent", ends_of(found["lpips"]))
+            alone = s._replace(plugin="start")
+            if s.plugin == "leader-start" and len(of(table, split, SIX[-1], alone)):
+                over = changes(table, split, s, alone)
+                row |= {f"over_start_{k}": v for m in ("psnr", "lpips") for k, v in named(m, ends_of(over[m])).items()}
             rows.append(row)
         rows += [row_of(table, split, task, s) | {"n": len(here)} for task, here in part.groupby("task", sort=False)]
     return pd.DataFrame(rows).round(5)

@@ -65,7 +65,7 @@ PARTS: dict[str, Part] = {
     ),
     "sitcom": Part(("sitcom",), TASKS, FOUR, "table_sitcom", steps=20, count=8),
     "sitcom-flat": Part(("sitcom",), SEARCHED, ("global-tuned", "global-searched"), "table_sitcom", steps=20, count=8),
-    "128": Part(("ddnm",), TASKS, (*FOUR, "leader-paper", "global-same-steps"), "table_128", size=128),
+    "128": Part(("ddnm", "ddpg"), TASKS, (*FOUR, "leader-paper", "global-same-steps"), "table_128", size=128),
 }
 
 

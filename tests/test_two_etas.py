@@ -62,6 +62,20 @@ def test_both_rules_choose(etas: ModuleType) -> None:
     assert choices(a=(0.1, -0.02), b=(0.0, -0.025), c=(0.6, 0.0)) == [c, c], "none has LPIPS enough: PSNR alone"
 
 
+def test_the_committed_table_is_that_of_its_photographs(etas: ModuleType) -> None:
+    """What the test photographs saw is what the training ones choose; the README's numbers are the table's."""
+    photos, table = etas.read(etas.FOLDER / "two_etas_photos.csv"), pd.read_csv(etas.FOLDER / "two_etas.csv")
+    seen = photos[photos["split"] == "test"][etas.COLUMNS].drop_duplicates()
+    assert set(seen.itertuples(index=False, name=None)) == {tuple(s) for s in etas.judged(photos)}
+    test = photos[(photos["split"] == "test")]
+    pd.testing.assert_frame_equal(etas.summary(test), table[table["split"] == "test"].reset_index(drop=True), check_dtype=False)
+    mean = table[(table["split"] == "test") & (table["task"] == "six tasks")].set_index(etas.COLUMNS)
+    start, led = (mean.loc[tuple(etas.chosen(photos, p, "score"))] for p in ("start", "leader-start"))
+    said = f"`NullEta`: {start['psnr_percent']:+.1f} %, and LPIPS {start['lpips_percent']:.1f} %, on the test photographs"
+    readme = " ".join((FOLDER.parent / "README.md").read_text().split())
+    assert said in readme and f"at the same shares LEADer adds {-led['over_start_lpips']:.0f} % of LPIPS" in readme
+
+
 def test_the_summary_is_in_percent(etas: ModuleType) -> None:
     setting = etas.Setting("start", 0.75, 0.95)
     found = etas.summary(table_of(etas, {setting: (0.5, -0.02)}, "test")).set_index(["plugin", "task"]).loc["start"]

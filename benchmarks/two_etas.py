@@ -26,6 +26,7 @@ from torch import Tensor
 from tune import RATE
 
 from leader_nb import Problem, host, leader, load_prior, parse_task, restore
+from leader_nb.controls import Flat
 from leader_nb.data import load_image
 from leader_nb.metrics import lpips_distance, psnr
 from leader_nb.samplers import Sampler
@@ -38,7 +39,13 @@ from leader_nb.zoo import add_device
 FOLDER = Path(__file__).parent / "results"
 USUAL = 0.85
 ETAS, NULL_ETAS = (0.6, 0.7, 0.75, 0.8, 0.85), (0.85, 0.9, 0.95, 1.0)
-PLUGINS: dict[str, dict[str, Any]] = {"none": {}, "start": {"steps": MeasuredStart()}, "leader-start": leader("start")}
+LEADER = leader("start")
+PLUGINS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "start": {"steps": MeasuredStart()},
+    "leader-start": LEADER,
+    "flat-start": LEADER | {"covariance": Flat(LEADER["covariance"])},
+}
 GOAL = -12.8  # the paper's change of LPIPS in percent, averaged over its tasks
 RULES = ("score", "goal")
 
@@ -107,10 +114,14 @@ def chosen(table: pd.DataFrame, plugin: str, rule: str) -> Setting:
 
 
 def judged(table: pd.DataFrame) -> list[Setting]:
-    """What the test photographs see: host and plug-ins as they are, every choice, and each choice without LEADer."""
+    """What the test photographs see: host and plug-ins as they are, every choice, and its controls.
+
+    Of LEADer's choices these are the same etas without LEADer, and with every map flattened.
+    """
+    usual = [Setting("start"), Setting("leader-start")]
     picked = [chosen(table, plugin, rule) for plugin in ("start", "leader-start") for rule in RULES]
-    controls = [s._replace(plugin="start") for s in picked]
-    return list(dict.fromkeys([HOST, Setting("start"), Setting("leader-start"), *picked, *controls]))
+    controls = [s._replace(plugin=p) for s in (*usual, *picked) if s.plugin == "leader-start" for p in ("start", "flat-start")]
+    return list(dict.fromkeys([HOST, *usual, *picked, *controls]))
 
 
 def of(table: pd.DataFrame, split: str, task: str, setting: Setting) -> pd.DataFrame:
@@ -138,7 +149,7 @@ def gain(part: pd.DataFrame, base: pd.DataFrame) -> float:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each split, task and setting, and `six tasks`; changes in percent, intervals bootstrapped by photograph.
 
-    `over_start_`: of `six tasks` with LEADer, against `start` with the same etas.
+    `over_start_` and `over_flat_`: of `six tasks` with LEADer, against `start` and `flat-start` with the same etas.
     """
     rows = []
     for (split, *setting), part in table.groupby(["split", *COLUMNS], sort=False):
@@ -148,10 +159,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             found = changes(table, split, s)
             row |= {"score": found["score"][0], "nfe_percent": found["nfe"][0]}
             row |= named("psnr_percent", ends_of(found["psnr"])) | named("lpips_percent", ends_of(found["lpips"]))
-            alone = s._replace(plugin="start")
-            if s.plugin == "leader-start" and len(of(table, split, SIX[-1], alone)):
-                over = changes(table, split, s, alone)
-                row |= {f"over_start_{k}": v for m in ("psnr", "lpips") for k, v in named(m, ends_of(over[m])).items()}
+            for label in ("start", "flat") if s.plugin == "leader-start" else ():
+                other = s._replace(plugin="start" if label == "start" else "flat-start")
+                if len(of(table, split, SIX[-1], other)):
+                    over = changes(table, split, s, other)
+                    row |= {f"over_{label}_{k}": v for m in ("psnr", "lpips") for k, v in named(m, ends_of(over[m])).items()}
             rows.append(row)
         rows += [row_of(table, split, task, s) | {"n": len(here)} for task, here in part.groupby("task", sort=False)]
     return pd.DataFrame(rows).round(5)
@@ -174,6 +186,8 @@ def main() -> None:
         for name in SIX:
             cell(split, name, parse_task(name).measure(x), x, settings, out)
     table = read(out)
+    if table.empty:
+        parser.error(f"{out} has no rows; make them with --images DIR")
     summary(table).to_csv(args.folder / "two_etas.csv", index=False)
     for plugin, rule in product(("start", "leader-start"), RULES):
         print(plugin, rule, chosen(table, plugin, rule))

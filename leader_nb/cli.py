@@ -341,7 +341,7 @@ def tasks_command() -> None:
         "to be fetched": f"{', '.join(PUBLISHED)} (leader-nb weights fetch NAME)",
     }
     for name, value in rows.items():
-        typer.echo(f"{name + ':':<14}{value}")
+        typer.echo(f"{name + ':':<15}{value}")
 
 
 @app.command("hosts")

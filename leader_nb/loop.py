@@ -88,7 +88,7 @@ def trajectory(
     of that state.
     """
     check_kinds(problem, prior, sampler)
-    steps, noise = steps or Uniform(), noise or noise_for(len(problem))
+    steps, noise = Uniform() if steps is None else steps, noise or noise_for(len(problem))
     clock = clock_of(grid, prior, sampler)
     check_plugins(covariance, modulate, steps, sampler)
     check_images(problem, prior, noise)
@@ -137,10 +137,17 @@ def check_method(prior: object, sampler: object) -> None:
 
 
 def check_plugins(covariance: Covariance | None, modulate: Modulate | None, steps: StepRule, sampler: Sampler) -> None:
-    """Raises `InputError` where a plug-in lacks the map that it needs, or a step rule goes where the host cannot."""
-    for name, plugin in {"covariance": covariance, "modulate": modulate, "steps": steps}.items():
+    """Raises `InputError` for what is no plug-in, lacks the map that it needs, or goes where the host cannot."""
+    made = {
+        "covariance": (covariance, "update", "an estimator of the map, such as RunningSecant()"),
+        "modulate": (modulate, "__call__", "a modulation, such as UCPM()"),
+        "steps": (steps, "needs_map", "a step rule, such as SATP(); how many steps there are says grid"),
+    }
+    for name, (plugin, needed, example) in made.items():
         if isinstance(plugin, type):
             raise InputError(f"{name}: got {kind_of(plugin)}; give one of its objects, such as {plugin.__name__}()")
+        if plugin is not None and not hasattr(plugin, needed):
+            raise InputError(f"{name}: got {kind_of(plugin)}; give {example}")
     for name, needy in {"modulate": modulate is not None, "steps": steps.needs_map}.items():
         if needy and covariance is None:
             raise InputError(f"{name}: it needs an uncertainty map; give a covariance, such as RunningSecant()")

@@ -73,7 +73,7 @@ def restore_many(
     if isinstance(problems, (str, Tensor, type)) or not walked:
         raise InputError(f"problems: got {kind_of(problems)}; give a Problem, or several in a list, a generator or a map")
     check_method(prior, sampler)
-    steps = steps or Uniform()
+    steps = Uniform() if steps is None else steps
     check_plugins(covariance, modulate, steps, sampler)
     method = _Method(prior, sampler, clock_of(grid, prior, sampler), covariance, modulate, steps, equivariance, seed, ids)
     return _watched(_results(_arrivals(problems), method, batch), _count(problems), progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from leader_nb import host, leader, load_prior, parse_task, restore
@@ -18,6 +19,10 @@ TASKS = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    path = Path(__file__).parent.parent / "book" / "_static" / "readme.png"
+    parser.add_argument("--out", type=Path, default=path, help="default: %(default)s")
+    path = parser.parse_args().out
     x, prior = builtin_photo("coffee", 192), load_prior("photo-small")
     degraded, restored = [], []
     for name in TASKS:
@@ -27,7 +32,6 @@ def main() -> None:
         degraded.append(Case(problem, task, 0, x.shape[-2:]).preview[0])
         restored.append(result.image[0])
     figure = plate({"measured": [*degraded, x[0]], "restored": [*restored, x[0]]}, [*TASKS.values(), "original"], width=11)
-    path = Path(__file__).parent.parent / "book" / "_static" / "readme.png"
     figure.savefig(path, dpi=110)
     print(path)
 

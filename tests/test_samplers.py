@@ -106,8 +106,8 @@ WRONG_CONSTANTS: dict[Callable[..., object], dict[str, tuple]] = {
     | {"slack": NOT_NEGATIVE, "variant": ("plain", None)},
     partial(WarmStart, DDNM()): {"abar": SHARE},
     partial(warm_start, DDNM(), steps=5): {"sigma": POSITIVE},
-    partial(NullEta, DDNM()): {"eta": SHARE},
-    partial(NullEta, eta=0.5): {"sampler": ("ddnm", DDNM, None)},
+    partial(NullEta, DDNM()): {"eta_null": SHARE},
+    partial(NullEta, eta_null=0.5): {"sampler": ("ddnm", DDNM, None)},
 }
 FREE = {"inject", "clip"}  # yes or no
 

@@ -22,28 +22,30 @@ from leader_nb.tree import Tree
 class NullEta:
     """`sampler` (DDNM, DDNM+ or DDRM) with another eta in what A does not see, and only there: with N = I - A^+ A,
 
-        z -> z + (eta / eta_ddim - 1) N z,        eps -> eps + (sqrt((1 - eta^2) / (1 - eta_ddim^2)) - 1) N eps
+        z -> z + (eta_null / eta_ddim - 1) N z,    eps -> eps + (sqrt((1 - eta_null^2) / (1 - eta_ddim^2)) - 1) N eps
 
-    before the host's own step, so that its null space has eta z + sqrt(1 - eta^2) eps and keeps its variance. DDNM+ and DDRM
-    read their eta in a second place: a larger one lessens the weight of a noisy measurement. Here that weight stays the host's.
-    Measured in `benchmarks/two_etas.py`. Where A sees everything it changes nothing.
+    before the host's own step, so that its null space has eta_null z + sqrt(1 - eta_null^2) eps and keeps its variance.
+    DDNM+ and DDRM read their eta in a second place: a larger one lessens the weight of a noisy measurement. Here that weight
+    stays the host's. Where A sees everything nothing changes. `NullEta(DDNM(0.75), eta_null=1.0)`, and DDNMPlus(0.75) where
+    there is noise, is what `benchmarks/two_etas.py` chose.
 
-    Raises `InputError` unless 0 <= eta <= 1 and the host's own eta_ddim is strictly between 0 and 1.
+    Raises `InputError` unless 0 <= eta_null <= 1 and the host's own eta_ddim is strictly between 0 and 1.
     """
 
     sampler: Any
-    eta: float
+    eta_null: float
     needs_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_share("eta", self.eta, "the share of fresh noise where A sees nothing")
+        check_share("eta_null", self.eta_null, "the share of fresh noise where A sees nothing")
         if not isinstance(self.sampler, DDNM | DDNMPlus | DDRM):
             raise InputError(
                 f"sampler: got {kind_of(self.sampler)}; give DDNM(), DDNMPlus() or DDRM(), whose eta is one number"
             )
         if not 0 < self.sampler.eta_ddim < 1:
             raise InputError(
-                f"eta_ddim: got {self.sampler.eta_ddim}; give a host whose own eta lies between 0 and 1, such as 0.85"
+                f"eta_ddim: got {self.sampler.eta_ddim}; give a host whose own is above 0 and below 1, such as 0.85: both"
+                " of its noises, fresh and old, are scaled"
             )
 
     @property
@@ -55,7 +57,7 @@ class NullEta:
 
     def step(self, b: Belief, s: Tensor, problem: Problem, noise: Noise, carry: Tree) -> Step:
         null, usual = problem.operator.null, self.sampler.eta_ddim
-        fresh, old = self.eta / usual - 1, ((1 - self.eta**2) / (1 - usual**2)) ** 0.5 - 1
+        fresh, old = self.eta_null / usual - 1, ((1 - self.eta_null**2) / (1 - usual**2)) ** 0.5 - 1
 
         def louder(role: str, like: Tensor) -> Tensor:
             z = noise(role, like)

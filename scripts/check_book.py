@@ -31,6 +31,7 @@ LOADS = {  # what a browser fetches by itself; a plain <a href> it does not
 LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 OUTSIDE = re.compile(r"(?:https?:)?//", re.I)
 STYLE_LOADS = re.compile(r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", re.I)
+FORMULA = re.compile(r"\$[^$\s](?:[^$\n]{0,80}[^$\s])?\$")
 FILE_NAME_AS_ALT = re.compile(r"(\.\./)*_(images|static)/\S*$")
 
 
@@ -85,6 +86,13 @@ def undescribed(soup: BeautifulSoup) -> Iterator[str]:
             yield str(image.get("src"))[:80]
 
 
+def bare_formulas(soup: BeautifulSoup) -> Iterator[str]:
+    """Every formula between dollars that was not set, such as one in the output of a cell that is read as plain Markdown."""
+    for text in soup.find_all(string=FORMULA):
+        if not text.find_parent(["pre", "code", "script", "style"]) and not text.find_parent(class_="math"):
+            yield from FORMULA.findall(str(text))
+
+
 def page_problems(path: Path) -> list[str]:
     """What is wrong with one page, one line each."""
     soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
@@ -93,6 +101,7 @@ def page_problems(path: Path) -> list[str]:
     faults += [f"picture without a description: {source}" for source in undescribed(soup)]
     faults += [f"a cell failed: {e.get_text()[-80:].strip()!r}" for e in soup.select(".output.traceback")]
     faults += [f"a cell complains: {e.get_text()[:80].strip()!r}" for e in soup.select(".output.stderr")]
+    faults += [f"a formula that was not set: {formula}" for formula in bare_formulas(soup)]
     if soup.select(".math") and not soup.select('script[src*="mathjax/"]'):
         faults.append("formulas, but no MathJax of our own")
     return faults

@@ -164,6 +164,7 @@ def page(folder: Path, body: str) -> Path:
         '<div class="math">x</div>',
         '<div class="output stderr">UserWarning: old</div>',
         '<div class="output traceback">ValueError</div>',
+        "<p>a step of $1/h$ almost everywhere</p>",
     ],
 )
 def test_a_page_with_a_fault_is_caught(tmp_path, body):
@@ -175,6 +176,7 @@ def test_a_sound_page_passes(tmp_path):
         '<img src="page.html" alt=""><article><img src="page.html" alt="a map of the variance"></article>'
         '<a href="https://example.org">x</a><a href="page.html#top">y</a><a href="mailto:a@example.org">z</a>'
         '<img src="data:image/png;base64,AAAA" alt="a dot">'
+        "<p>from $3 to $ 4</p><pre>$x$ in a shell</pre>"
     )
     assert page_problems(page(tmp_path, body)) == []
 

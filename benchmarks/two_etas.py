@@ -86,13 +86,15 @@ def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=["split", "task", *COLUMNS])
 
 
-def changes(table: pd.DataFrame, split: str, setting: Setting, base: Setting = HOST) -> dict[str, np.ndarray]:
-    """Changes in percent against `base`, mean over the six tasks: (1 + draws,), the first of the photographs as they are.
+def changes(
+    table: pd.DataFrame, split: str, setting: Setting, base: Setting = HOST, tasks: tuple[str, ...] = SIX
+) -> dict[str, np.ndarray]:
+    """Changes in percent against `base`, mean over `tasks`: (1 + draws,), the first of the photographs as they are.
 
     `score` is no percentage but the mean difference of PSNR - RATE LPIPS.
     """
     found: dict[str, list[np.ndarray]] = {"psnr": [], "lpips": [], "nfe": [], "score": []}
-    for task in SIX:
+    for task in tasks:
         part, other = of(table, split, task, setting), of(table, split, task, base)
         for metric in ("psnr", "lpips", "nfe"):
             found[metric].append(change(part[metric].to_numpy(), other[metric].to_numpy()))
@@ -132,12 +134,10 @@ def of(table: pd.DataFrame, split: str, task: str, setting: Setting) -> pd.DataF
 
 def row_of(table: pd.DataFrame, split: str, task: str, setting: Setting) -> dict[str, Any]:
     """One task of the summary."""
-    part, base = of(table, split, task, setting), of(table, split, task, HOST)
-    row: dict[str, Any] = {"split": split, "task": task, **setting._asdict(), "score": gain(part, base)}
+    part, found = of(table, split, task, setting), changes(table, split, setting, tasks=(task,))
+    row: dict[str, Any] = {"split": split, "task": task, **setting._asdict(), "score": found["score"][0]}
     row |= {name: part[name].mean() for name in ("psnr", "lpips", "nfe")}
-    for metric in ("psnr", "lpips"):
-        row |= named(f"{metric}_percent", ends_of(change(part[metric].to_numpy(), base[metric].to_numpy())))
-    return row
+    return row | named("psnr_percent", ends_of(found["psnr"])) | named("lpips_percent", ends_of(found["lpips"]))
 
 
 def gain(part: pd.DataFrame, base: pd.DataFrame) -> float:

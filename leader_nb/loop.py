@@ -141,7 +141,7 @@ def check_plugins(covariance: Covariance | None, modulate: Modulate | None, step
     made = {
         "covariance": (covariance, "update", "an estimator of the map, such as RunningSecant()"),
         "modulate": (modulate, "__call__", "a modulation, such as UCPM()"),
-        "steps": (steps, "needs_map", "a step rule, such as SATP(); how many steps there are says grid"),
+        "steps": (steps, "needs_map", "a step rule, such as SATP(); the number of steps is grid"),
     }
     for name, (plugin, needed, example) in made.items():
         if isinstance(plugin, type):

@@ -106,6 +106,18 @@ def test_the_readme_says_what_the_rows_say() -> None:
     assert sum(g.low > 0 for g in gaps) == 1 and "surely higher in one" in text
 
 
+def test_the_readme_says_what_the_larger_rows_say() -> None:
+    """LEADer's change of LPIPS with DDNM, mean over the tasks, at 128 x 128 and at 64."""
+    large = summarise(pd.read_csv(RESULTS / "table_128.csv", keep_default_na=False).astype({"error": "str"}))
+    change = []
+    for means in (large, summarise(Store(RESULTS).read())):
+        led = means[(means["host"] == "ddnm") & (means["plugin"] == "leader")]
+        change.append((-100 * led["d_lpips"] / led["base_lpips"]).mean())
+    text = " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+    assert f"in LPIPS is {change[0]:.0f} % there for {change[1]:.0f} % at 64" in text
+    assert f"run for {' and '.join(h.upper() for h in dict.fromkeys(large['host']))} and with" in text
+
+
 def map_less_searched_flat() -> list[Interval]:
     """LPIPS of LEADer searched less that of its searched flat control, for each pair in which LEADer uses its map."""
     rows = pd.read_csv(RESULTS / "table_tuned.csv").pivot_table(

@@ -282,7 +282,7 @@ def test_presets_run(preset: str, exact: Prior, samples: Tensor) -> None:
         ),
         ({"modulate": UCPM, "covariance": RunningSecant()}, "modulate: got the class UCPM"),
         ({"steps": Uniform}, "steps: got the class Uniform"),
-        ({"steps": 40}, r"steps: got 40; give a step rule, such as SATP\(\); how many steps there are says grid"),
+        ({"steps": 40}, r"steps: got 40; give a step rule, such as SATP\(\); the number of steps is grid"),
         ({"steps": 0}, "steps: got 0; give a step rule"),
         ({"covariance": 1}, r"covariance: got 1; give an estimator of the map, such as RunningSecant\(\)"),
         ({"modulate": "ucpm", "covariance": RunningSecant()}, r"modulate: got 'ucpm'; give a modulation, such as UCPM\(\)"),
